@@ -1,0 +1,248 @@
+"""What workers ask the supervisor, and its answers.
+
+Owns the requests of the link that need more than one process: CONFIG SET of what is ours, CONFIG REWRITE, who is behind
+the engine's descriptors, protected mode. It never sees a client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import re
+import stat
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from sidecar import listeners
+from sidecar.engine import peers
+from sidecar.engine.configfile import PrivateConfiguration, read, replace_file
+from sidecar.engine.connection import Connection, EngineError, UnreachableError
+from sidecar.engine.embedded import Engine
+from sidecar.front import Front, SettingError
+from sidecar.journal import Journal
+from sidecar.workers import Workers
+
+Body = Mapping[str, Any]
+
+_PEERS_WITHIN_S = 2.0
+_RECONNECTED_WITHIN_S = 1.0
+_LOOK_AGAIN_S = 0.01
+_CLIENT = re.compile(r"^id=(\d+) addr=(\S+) laddr=(\S+) fd=(-?\d+)", re.MULTILINE)
+
+
+class Answers:
+    """Answers by kind. `file` is the user's configuration file, None without one.
+
+    injected: the engine's directives that we gave it, of which the user's file must not hear.
+    tell_workers: sends them the present settings.
+    """
+
+    def __init__(
+        self,
+        front: Front,
+        engine: Engine,
+        private: PrivateConfiguration,
+        file: str | None,
+        journal: Journal,
+        *,
+        injected: Callable[[], dict[str, str]],
+        default_is_open: bool,
+    ) -> None:
+        self.workers: Workers | None = None
+        self.tell_workers: Callable[[], None] = lambda: None
+        self._front = front
+        self._engine = engine
+        self._private = private
+        self._file = file
+        self._journal = journal
+        self._injected = injected
+        self._default_is_open = default_is_open
+        self._one_at_a_time = asyncio.Lock()
+        self._refreshing: asyncio.Task[None] | None = None
+        self._kinds: dict[str, Callable[[Body], Awaitable[dict[str, Any]]]] = {
+            "protected": self._protected,
+            "config_check": self._config_check,
+            "config_set": self._config_set,
+            "rewrite": self._rewrite,
+            "clients": self._clients,
+            "client_ids": self._client_ids,
+        }
+
+    async def answer(self, kind: str, body: Body) -> dict[str, Any]:
+        """The answer to a request. A fault of ours is logged and answered as an error, never left unanswered."""
+        try:
+            return await self._kinds[kind](body)
+        except Exception as error:
+            self._journal.error("request.failed", f"The answer to a worker's {kind} failed: {error!r}.")
+            return {"error": "internal error, see the log", "argument": "", "clients": [], "denied": True}
+
+    def notice(self, kind: str, body: Body) -> None:
+        """Messages that want no answer."""
+        if kind == "refresh_commands" and (self._refreshing is None or self._refreshing.done()):
+            self._refreshing = asyncio.create_task(self._refresh_commands())
+
+    async def _refresh_commands(self) -> None:
+        if await self._engine.refresh_commands() and self.workers is not None:
+            self.workers.set_commands(self._engine.table or [])
+
+    async def _protected(self, _body: Body) -> dict[str, Any]:
+        """Whether a client that is not local is refused: the default user needs no password at this moment."""
+        if not self._front.settings.protected_mode:
+            return {"denied": False}
+        try:
+            user = await (await self._connection()).call("ACL", "GETUSER", "default")
+            self._default_is_open = "nopass" in user[user.index("flags") + 1]
+        except EngineError as error:
+            # Who is refused by the default user (or as a user with fewer rights) needs a password here.
+            self._default_is_open = self._default_is_open and not error.no_rights
+        except (UnreachableError, ValueError, IndexError):
+            pass  # what was last known holds
+        return {"denied": self._default_is_open}
+
+    async def _connection(self) -> Connection:
+        """Ours to the engine. A client's CLIENT KILL, and Sentinel's, cuts it for a moment. Raises UnreachableError."""
+        deadline = time.monotonic() + _RECONNECTED_WITHIN_S
+        while (connection := self._engine.connection) is None or connection.closed:
+            if time.monotonic() > deadline:
+                raise UnreachableError("the engine is not reachable")
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        return connection
+
+    # ---- CONFIG ----------------------------------------------------------------------------------------------------
+
+    async def _config_check(self, body: Body) -> dict[str, Any]:
+        """Whether values of ours are right; and what the engine has for the others, should ours fail after all."""
+        try:
+            self._front.checked(body["values"])
+        except SettingError as error:
+            return {"argument": error.argument, "error": str(error)}
+        before: dict[str, str] = {}
+        connection = self._engine.connection
+        if body["others"] and connection is not None:
+            with contextlib.suppress(EngineError, UnreachableError):
+                pairs = await connection.call("CONFIG", "GET", *body["others"])
+                before = dict(zip(pairs[::2], pairs[1::2], strict=True))
+        return {"before": {name: value for name, value in before.items() if name in body["others"]}}
+
+    async def _config_set(self, body: Body) -> dict[str, Any]:
+        async with self._one_at_a_time:
+            try:
+                await self._apply(body["values"])
+            except SettingError as error:
+                for name, value in body["before"].items():
+                    await self._set_engine(name, value, needed=False)
+                return {"argument": error.argument, "error": str(error)}
+        return {"error": None}
+
+    async def _apply(self, values: Mapping[str, str]) -> None:
+        front, before = self._front, self._front.settings
+        settings = front.checked(values)
+        closing: list[listeners.Listener] = []
+        if settings.maxclients != before.maxclients:
+            await self._set_engine("maxclients", str(front.engine_maxclients(settings)), needed=True)
+        if (settings.port, settings.bind) != (before.port, before.bind):
+            try:
+                closing = front.rebind(settings)
+            except SettingError:
+                if settings.maxclients != before.maxclients:
+                    await self._set_engine("maxclients", str(front.engine_maxclients(before)), needed=False)
+                raise
+        front.settings = settings
+        self.tell_workers()
+        if (settings.port, settings.bind) != (before.port, before.bind):
+            if self.workers is not None:
+                described = [listener.describe() for listener in front.listeners]
+                fds = [listener.socket.fileno() for listener in front.listeners]
+                self.workers.tell("listen", {"listeners": described}, fds)
+            listeners.close_all(closing)
+            self._journal.notice("listener.changed", f"Listening on {front.addresses()}.")
+        if settings.port != before.port:
+            await self._announce(str(before.port))
+
+    async def _set_engine(self, name: str, value: str, *, needed: bool) -> None:
+        connection = self._engine.connection
+        try:
+            if connection is None:
+                raise UnreachableError("the engine is not reachable")
+            await connection.call("CONFIG", "SET", name, value)
+        except (EngineError, UnreachableError) as error:
+            if needed:
+                raise SettingError(name, f"the engine refuses it: {error}") from None
+            self._journal.warning("engine.setting_failed", f"The engine did not take our value of {name}: {error}.")
+
+    async def _announce(self, before: str) -> None:
+        """Our new port is what the engine announces now, unless a client has set something else."""
+        connection = self._engine.connection
+        for name, value in self._injected().items():
+            if connection is not None:
+                with contextlib.suppress(EngineError, UnreachableError):
+                    if (await connection.call("CONFIG", "GET", name))[1:] not in ([before], []):
+                        continue
+            await self._set_engine(name, value, needed=False)
+
+    async def _rewrite(self, _body: Body) -> dict[str, Any]:
+        """The engine has rewritten its private file: bring that home into the user's."""
+        assert self._file is not None
+        async with self._one_at_a_time:
+            try:
+                await self._merge(self._file)
+            except OSError as error:
+                self._journal.warning("config.rewrite_failed", f"Rewriting {self._file} failed: {error.strerror}.")
+                return {"error": error.strerror or str(error)}
+            except (EngineError, UnreachableError) as error:
+                return {"error": str(error)}
+            finally:
+                # What the engine rewrites next time is what the user's file says now.
+                self._private.write()
+        self._journal.notice("config.rewritten", f"CONFIG REWRITE has updated {self._file}.")
+        return {"error": None}
+
+    async def _merge(self, file: str) -> None:
+        private = self._private
+        try:
+            if not stat.S_ISREG(os.stat(file).st_mode):
+                raise OSError(errno.EINVAL, "it is not a regular file")
+            now = read(file)
+        except FileNotFoundError:
+            now = ""
+        if now.rstrip("\n") != private.text.rstrip("\n"):
+            # Edited since we read it. Valkey rewrites what is there, comments and all: so does a second go.
+            private.text = now
+            private.write()
+            await (await self._connection()).call("CONFIG", "REWRITE")
+        merged = private.restored(self._front.conf_lines(), self._injected())
+        replace_file(file, merged)
+        private.text = merged
+
+    # ---- who is who ------------------------------------------------------------------------------------------------
+
+    async def _clients(self, _body: Body) -> dict[str, Any]:
+        return {"clients": {str(number): known for number, known in (await self._peers()).items()}}
+
+    async def _client_ids(self, _body: Body) -> dict[str, Any]:
+        """[id, address, local address] of every client of the engine, with true addresses where we know them."""
+        try:
+            listed = str(await (await self._connection()).call("CLIENT", "LIST"))
+        except (EngineError, UnreachableError):
+            return {"clients": []}
+        known = await self._peers()
+        return {
+            "clients": [
+                [identifier, *known.get(int(number), (address, local))]
+                for identifier, address, local, number in _CLIENT.findall(listed)
+            ]
+        }
+
+    async def _peers(self) -> dict[int, tuple[str, str]]:
+        child = self._engine.child
+        if child is None or self.workers is None:
+            return {}
+        ours = await self.workers.peers(_PEERS_WITHIN_S)
+        try:
+            return peers.by_descriptor(child.pid, ours)
+        except OSError as error:
+            self._journal.debug("clients.unknown", f"The engine's clients cannot be told apart: {error}.")
+            return {}

@@ -1,0 +1,102 @@
+"""Owns the program's entry: what the command line asks for, and how a mistake in it is told. Never serves anything.
+
+Imports are kept few: the first PONG must come within 0.6 s of the start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from sidecar.commandline import mode, normalized, parse_arguments
+from sidecar.conf import ConfigurationError, encode
+from sidecar.configuration import Configuration
+from sidecar.processes import Children
+from sidecar.worker_process import spawn_worker
+
+_PROGRAM: Final = "valkey-sidecar"
+_FAILURE: Final = 1
+_INTERRUPTED: Final = 130
+_SECRET_ENVIRONMENT: Final = "SIDECAR_ENGINE_PASSWORD"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program with the arguments behind its name (default: sys.argv's) and return its exit code."""
+    arguments = [normalized(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    try:
+        return _run(arguments)
+    except ConfigurationError as error:
+        sys.stderr.write(f"{_PROGRAM}: {error}\n")
+        return _FAILURE
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _run(arguments: list[str]) -> int:
+    match mode(arguments):
+        case "help":
+            from sidecar.reference import help_text
+
+            sys.stdout.write(help_text())
+            return 0
+        case "version":
+            return _print_version()
+        case "engine":
+            return _become_engine(arguments)
+        case "serve":
+            return _serve(arguments)
+
+
+def _serve(arguments: list[str]) -> int:
+    configuration = load_configuration(arguments)
+    children = Children()
+    first = None
+    if not configuration.listener.daemonize:  # a daemon's children are those of the process that it becomes
+        with contextlib.suppress(OSError):  # the supervisor tries again, and says what is wrong
+            first = spawn_worker(children, 0)
+    from sidecar.supervisor import run
+
+    return run(configuration, children, first)
+
+
+def load_configuration(arguments: list[str]) -> Configuration:
+    """Read and check everything, and take the passwords out of sight of `ps` and of our children."""
+    _hide_passwords(arguments)
+    configuration = Configuration.load(arguments, os.environ, sys.stdin.buffer.read)
+    os.environ.pop(_SECRET_ENVIRONMENT, None)
+    return configuration
+
+
+def _hide_passwords(arguments: list[str]) -> None:
+    masked = parse_arguments(arguments).masked
+    if list(masked) != arguments:
+        from sidecar.process_arguments import replace_arguments
+
+        replace_arguments(masked)
+
+
+def _print_version() -> int:
+    from sidecar import __version__
+    from sidecar.engine_binary import engine_version, find_engine_binary
+    from sidecar.settings import resolve
+
+    sys.stdout.write(f"{_PROGRAM} {__version__}\n")
+    sys.stdout.flush()
+    engine = find_engine_binary(resolve((), os.environ).settings)
+    sys.stdout.write(f"{engine_version(engine)}\n")
+    return 0
+
+
+def _become_engine(arguments: list[str]) -> int:
+    """Sentinel and the self-tests have nothing to observe: the real program takes our place."""
+    from sidecar.engine_binary import find_engine_binary
+    from sidecar.settings import resolve
+
+    engine = find_engine_binary(resolve((), os.environ).settings)
+    try:
+        os.execv(engine, [encode(str(engine)), *(encode(argument) for argument in arguments)])
+    except OSError as error:
+        raise ConfigurationError(f"engine: {engine} cannot be run: {error.strerror}") from None

@@ -1,0 +1,271 @@
+"""Owns the whole configuration as the user gave it, checked and resolved once; the rest of the server only reads it.
+Never opens a socket and never validates a directive of the engine's: the engine does that itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from sidecar.commandline import parse_arguments
+from sidecar.conf import (
+    ConfFile,
+    ConfigurationError,
+    ConfReader,
+    Directive,
+    Origin,
+    absolute,
+    decode,
+    encode,
+    shown,
+)
+from sidecar.cpus import default_workers
+from sidecar.listener_settings import LISTENER_DIRECTIVES, ListenerSettings, kind_of
+from sidecar.secret import SecretStr
+from sidecar.settings import PREFIX, SidecarSettings, parse_value, resolve
+
+# Other names of the same directive (config.c). The engine knows them all; we look them up by the first.
+_ALIASES: Final = {
+    "slaveof": "replicaof",
+    "masterauth": "primaryauth",
+    "masteruser": "primaryuser",
+    "slave-announce-ip": "replica-announce-ip",
+    "slave-announce-port": "replica-announce-port",
+}
+_ANNOUNCE: Final = (
+    "replica-announce-ip",
+    "replica-announce-port",
+    "cluster-announce-ip",
+    "cluster-announce-hostname",
+    "cluster-announce-port",
+    "cluster-announce-bus-port",
+)
+_DEFAULT_SAVE: Final = ("3600", "1", "300", "100", "60", "10000")
+# These say that there is no TLS.
+_TLS_OFF: Final = {"tls-port": "0", "tls-replication": "no", "tls-cluster": "no"}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What was asked for, from every source. Paths are absolute unless said otherwise."""
+
+    file: str | None
+    """The conf file the user gave, None without one."""
+    files: tuple[ConfFile, ...] = field(repr=False)
+    """Every physical file that was read, the user's first, then the included ones."""
+    extra_text: str = field(repr=False)
+    """What was given beside the file, as conf lines: standard input, then arguments."""
+    directives: tuple[Directive, ...] = field(repr=False)
+    """All of them in order, `include` lines expanded: conf file, standard input, arguments."""
+    masked_arguments: tuple[str, ...]
+    """The command line without passwords."""
+    listener: ListenerSettings
+    """Valkey's directives that are ours, as they are at the start."""
+    sidecar: SidecarSettings
+    """Our own settings."""
+    origins: Mapping[str, Origin] = field(repr=False)
+    """Where each setting and listener directive that was given came from, by its name in a conf file."""
+    warnings: tuple[str, ...]
+    """For the log, once there is one."""
+    dir: str
+    """The data folder: Valkey's `dir`, else the folder we were started in."""
+
+    @classmethod
+    def load(
+        cls, argv: Sequence[str], environment: Mapping[str, str], read_stdin: Callable[[], bytes]
+    ) -> Configuration:
+        """Read everything the arguments (without the program's name) name; `read_stdin` is called if they say `-`.
+
+        Raises ConfigurationError with one line for the user.
+        """
+        arguments = parse_arguments(argv)
+        folder = str(Path.cwd())
+        reader = ConfReader(folder)
+        if arguments.conf_file is not None:
+            reader.read_file(arguments.conf_file)
+        stdin = read_stdin() if arguments.reads_stdin else b""
+        reader.read_text(stdin, "standard input")
+        reader.read_text(encode(arguments.options), "argument")
+        directives = tuple(reader.directives)
+        _refuse_mistakes(directives)
+        _refuse_unavailable(directives)
+        resolved = resolve((d for d in directives if d.name.startswith(PREFIX)), environment)
+        listener, origins = _listener(directives)
+        origins.update({PREFIX + name: origin for name, origin in resolved.origins.items()})
+        return cls(
+            file=None if arguments.conf_file is None else absolute(folder, arguments.conf_file),
+            files=tuple(reader.files),
+            extra_text="\n".join(part for part in (decode(stdin).rstrip("\n"), arguments.options) if part),
+            directives=directives,
+            masked_arguments=arguments.masked,
+            listener=listener,
+            sidecar=resolved.settings,
+            origins=origins,
+            warnings=resolved.warnings,
+            dir=reader.folder,
+        )
+
+    @property
+    def file_text(self) -> str:
+        """The text of the user's conf file, "" without one."""
+        return "".join(file.text for file in self.files if not file.is_included)
+
+    @property
+    def engine_directives(self) -> tuple[Directive, ...]:
+        """Everything that goes to the engine, in order."""
+        return tuple(directive for directive in self.directives if not is_ours(directive.name))
+
+    @property
+    def workers(self) -> int:
+        """How many workers to start."""
+        return default_workers() if self.sidecar.workers is None else self.sidecar.workers
+
+    def was_given(self, name: str) -> bool:
+        """Whether the user set it: "port", "sidecar-http-port". False means that its value is the default."""
+        return name in self.origins
+
+    def path(self, given: str) -> str:
+        """A path of a directive (unixsocket, logfile, pidfile): Valkey opens them after it has gone to `dir`."""
+        return absolute(self.dir, given)
+
+    def engine_args(self, name: str) -> tuple[str, ...] | None:
+        """The words of the last directive of this name (or of its older name) that goes to the engine."""
+        found = [d.args for d in self.engine_directives if _ALIASES.get(d.name, d.name) == name]
+        return found[-1] if found else None
+
+    @property
+    def requirepass(self) -> SecretStr | None:
+        """The default user's password by `requirepass`; `user` lines and ACL files are the engine's matter."""
+        args = self.engine_args("requirepass")
+        return SecretStr(args[0]) if args and args[0] else None
+
+    @property
+    def enable_debug_command(self) -> str:
+        """ "no", "local" or "yes"."""
+        return self._word("enable-debug-command", "no")
+
+    @property
+    def enable_protected_configs(self) -> str:
+        """ "no", "local" or "yes"."""
+        return self._word("enable-protected-configs", "no")
+
+    @property
+    def enable_module_command(self) -> str:
+        """ "no", "local" or "yes"."""
+        return self._word("enable-module-command", "no")
+
+    @property
+    def loglevel(self) -> str:
+        """ "debug", "verbose", "notice", "warning" or "nothing"."""
+        return self._word("loglevel", "notice")
+
+    @property
+    def replicaof(self) -> tuple[str, str] | None:
+        """Host and port of the primary to follow from the start."""
+        args = _words(self.engine_args("replicaof"))
+        return (args[0], args[1]) if len(args) == 2 and [a.lower() for a in args] != ["no", "one"] else None
+
+    @property
+    def announced(self) -> dict[str, str]:
+        """The announce directives that the user gave, by their present names."""
+        return {name: args[0] for name in _ANNOUNCE if (args := self.engine_args(name))}
+
+    @property
+    def has_persistence(self) -> bool:
+        """Whether the engine writes its data to disk by itself: by `save` points or `appendonly`."""
+        return self._word("appendonly", "no") == "yes" or bool(self._save_points())
+
+    @property
+    def rename_commands(self) -> dict[str, str]:
+        """New name to the name of the command it stands for, in lower case, through chains of renames."""
+        return self._renames()[0]
+
+    @property
+    def removed_commands(self) -> frozenset[str]:
+        """Names of commands, in lower case, that clients cannot call any more: renamed away, or to nothing."""
+        return self._renames()[1]
+
+    def _word(self, name: str, default: str) -> str:
+        args = self.engine_args(name)
+        return args[0].lower() if args else default
+
+    def _save_points(self) -> list[str]:
+        given = [directive.args for directive in self.engine_directives if directive.name == "save"]
+        points: list[str] = [] if given else list(_DEFAULT_SAVE)
+        for args in given:
+            # The first `save` replaces the defaults, each adds its points, `save ""` clears them.
+            points = [] if args == ("",) else [*points, *_words(args)]
+        return points
+
+    def _renames(self) -> tuple[dict[str, str], frozenset[str]]:
+        meaning: dict[str, str] = {}
+        gone: set[str] = set()
+        for directive in self.engine_directives:
+            if directive.name != "rename-command" or len(directive.args) != 2:
+                continue
+            old, new = (arg.lower() for arg in directive.args)
+            command = meaning.pop(old, old)
+            gone.add(old)
+            if new:
+                meaning[new] = command
+                gone.discard(new)
+        return meaning, frozenset(gone)
+
+
+def is_ours(name: str) -> bool:
+    """Whether a directive (in lower case) is honoured by us, and so must not reach the engine."""
+    return name.startswith(PREFIX) or name in LISTENER_DIRECTIVES
+
+
+def config_values(configuration: Configuration) -> dict[str, str]:
+    """The listener's directives as CONFIG GET prints them at the start."""
+    return configuration.listener.config_values()
+
+
+def _listener(directives: Iterable[Directive]) -> tuple[ListenerSettings, dict[str, Origin]]:
+    settings = ListenerSettings()
+    origins: dict[str, Origin] = {}
+    for directive in directives:
+        # Checked even when a later one replaces it, as Valkey does.
+        if directive.name in LISTENER_DIRECTIVES:
+            settings = settings.with_value(directive.name, parse_value(kind_of(directive.name), directive))
+            origins[directive.name] = directive.origin
+    return settings, origins
+
+
+def _refuse_mistakes(directives: Iterable[Directive]) -> None:
+    """Slips on the command line that the engine would answer with a line of a file that the user never wrote."""
+    for directive in directives:
+        if directive.origin.kind != "argument":
+            continue
+        name, _, value = directive.name.partition("=")
+        if name.startswith("-"):
+            raise ConfigurationError(f"{shown(name)} is not an option: they begin with two dashes, as in --port 6380")
+        if value:
+            raise ConfigurationError(f"--{name}=...: write a space instead of =, as in --port 6380")
+
+
+def _refuse_unavailable(directives: Iterable[Directive]) -> None:
+    cluster: Directive | None = None
+    for directive in directives:
+        name, args, origin = directive.name, directive.args, directive.origin
+        if name.startswith("tls-") and args != (_TLS_OFF.get(name),):
+            raise ConfigurationError(
+                f"{name}: TLS is not available yet (from {origin}): leave out the tls- directives, "
+                "and end TLS in front of the server if clients need it"
+            )
+        if name.startswith("rdma-"):
+            raise ConfigurationError(f"{name}: RDMA is not available (from {origin}): leave out the rdma- directives")
+        if name == "cluster-enabled":
+            cluster = directive
+    if cluster is not None and [arg.lower() for arg in cluster.args] == ["yes"]:
+        raise ConfigurationError(
+            f"cluster-enabled: cluster mode is not available yet (from {cluster.origin}): leave it out or say no"
+        )
+
+
+def _words(args: tuple[str, ...] | None) -> list[str]:
+    """Several words may have been given as one: `save "60 1"`."""
+    return " ".join(args or ()).split()

@@ -1,0 +1,362 @@
+"""The embedded engine: a private valkey-server child, from its start to its end.
+
+Owns the child's life (start, readiness, restart after a crash, the request to end) and our connection to it. It never
+kills an engine that saves, never touches a client's session, and leaves what follows from its end to the supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sidecar.engine import commandtable
+from sidecar.engine.connection import Connection, EngineError, UnreachableError
+from sidecar.engine.folder import PrivateFolder
+from sidecar.engine.logparse import LogLine
+from sidecar.engine.output import Output, refuses_to_end
+from sidecar.engine.restart import RestartPolicy, parse_info
+from sidecar.journal import Journal
+from sidecar.processes import Child, Children
+
+_CONNECT_RETRY_S = 0.005
+_CONNECT_RETRY_MOST_S = 0.1
+_POLL_S = 1.0
+
+# A crash within this time of being ready is a crash loop: then the restart waits, longer each time.
+_STABLE_S = 1.0
+_BACKOFF_FIRST_S = 0.1
+_BACKOFF_MOST_S = 5.0
+
+# An engine whose log hides "Ready to accept connections", and which refuses us, is believed to be ready after this.
+_SILENT_READY_S = 0.5
+
+# The engine looks at its signals ten times a second: an INFO this long after one that shows no shutdown is a refusal.
+_REFUSAL_S = 2.0
+_PROGRESS_S = 10.0
+
+
+class Observer(Protocol):
+    """What the supervisor wants to know while the engine lives."""
+
+    def engine_accepts(self, table: commandtable.Table) -> None:
+        """The engine's socket accepts (it may still load), and these are its commands."""
+
+    def engine_ready(self, ready: bool) -> None:
+        """It began, or ceased, to answer without LOADING."""
+
+
+@dataclass
+class Plan:
+    """How the engine is started. All of it can change between two starts: CONFIG SET, CONFIG REWRITE.
+
+    credentials: (user or None, password) to try in order. prepare: writes the configuration file before each start.
+    """
+
+    binary: str
+    arguments: Callable[[], list[str]]
+    prepare: Callable[[], None]
+    credentials: Callable[[], Sequence[tuple[str | None, str]]]
+    renames: dict[str, str] = field(default_factory=dict)
+    inherit: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How the engine ended for good. `explanation` is empty when it ended because it was asked to."""
+
+    code: int
+    explanation: str = ""
+    last_words: tuple[str, ...] = ()
+    started: bool = True
+
+
+class Engine:
+    """One engine, over all its restarts."""
+
+    def __init__(
+        self, plan: Plan, folder: PrivateFolder, children: Children, journal: Journal, policy: RestartPolicy
+    ) -> None:
+        self.plan = plan
+        self.policy = policy
+        self.restarts = 0
+        self.ready = False
+        self.reason = "the engine is starting"
+        self.version = ""
+        self.child: Child | None = None
+        self.connection: Connection | None = None
+        self.table: commandtable.Table | None = None
+        self._folder = folder
+        self._children = children
+        self._journal = journal
+        self._output: Output | None = None
+        self._observer: Observer | None = None
+        self._was_ready = False
+        self._ready_at = 0.0
+        self._backoff_s = _BACKOFF_FIRST_S
+        self._stopping = asyncio.Event()
+        self._refused = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._warned_no_rights = False
+
+    def spawn(self) -> None:
+        """Start the process. The first time this happens before there is an event loop. Raises OSError."""
+        self.plan.prepare()
+        command = [self.plan.binary, str(self._folder.configuration), *self.plan.arguments()]
+        self.child = self._children.spawn("engine", command, pass_fds=self.plan.inherit, output=True)
+        self._output = Output(self.child, self._journal, self._saw)
+        self._was_ready = False
+        self._journal.notice(
+            "engine.started", f"Started the engine {self.plan.binary} with pid {self.child.pid}.", pid=self.child.pid
+        )
+
+    async def run(self, observer: Observer) -> End:
+        """Live with the engine until it has ended for good; restart it where that is right."""
+        self._observer = observer
+        try:
+            while True:
+                code = await self._one_life()
+                end = self._judge(code)
+                if end is not None:
+                    return end
+                await self._pause_before_restart()
+                if self._stopping.is_set():
+                    return End(0)
+                self.restarts += 1
+                self._journal.warning("engine.restarted", "Starting the engine again on its data.", code=code)
+                try:
+                    self.spawn()
+                except OSError as error:
+                    return End(1, f"the engine could not be started again: {error}", started=False)
+        finally:
+            self._ended.set()
+
+    async def stop(self) -> str | None:
+        """Ask the engine to save and end, and wait as long as it takes.
+
+        None when it has ended; else why it goes on: then everything goes on, as it does with Valkey.
+        """
+        self._stopping.set()
+        self._refused.clear()
+        began = time.monotonic()
+        if self.child is not None:
+            self.child.send_signal(signal.SIGTERM)
+        watcher = asyncio.create_task(self._watch_for_refusal(began))
+        try:
+            while not self._ended.is_set():
+                await _first(_PROGRESS_S, self._ended.wait(), self._refused.wait())
+                if self._refused.is_set() and not self._ended.is_set():
+                    self._stopping.clear()
+                    return "it could not save its data (see its log)"
+                if not self._ended.is_set():
+                    seconds = round(time.monotonic() - began)
+                    self._journal.notice(
+                        "engine.stopping", f"The engine still saves its data or waits for its replicas ({seconds} s)."
+                    )
+        finally:
+            watcher.cancel()
+        return None
+
+    def insist(self) -> None:
+        """The second Ctrl-C: Valkey ends at once, unsaved."""
+        if self.child is not None:
+            self.child.send_signal(signal.SIGINT)
+
+    async def _one_life(self) -> int:
+        child, output = self.child, self._output
+        assert child is not None
+        assert output is not None
+        output.attach(asyncio.get_running_loop())
+        attend = asyncio.create_task(self._attend(output))
+        try:
+            code = await child.wait()
+        finally:
+            attend.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await attend
+            output.finish()
+            self._set_ready(False, "the engine has ended")
+        return code
+
+    def _judge(self, code: int) -> End | None:
+        """What an end means; None: start again."""
+        words = tuple(self._output.last_words()) if self._output is not None else ()
+        if code == 0:
+            return End(code)
+        how = f"ended with code {code}" if code <= 128 else f"was ended by {signal.Signals(code - 128).name}"
+        if self._stopping.is_set():
+            return End(code, f"the engine {how} while it was shutting down")
+        if not self._was_ready:
+            return End(code, f"the engine {how} before it was ready", words, started=False)
+        self._journal.warning("engine.crashed", f"The engine {how}.", code=code)
+        refusal = self.policy.refusal()
+        if refusal is not None:
+            return End(code, f"the engine {how} and is not started again, because {refusal}", words)
+        return None
+
+    async def _pause_before_restart(self) -> None:
+        if time.monotonic() - self._ready_at >= _STABLE_S:
+            self._backoff_s = _BACKOFF_FIRST_S
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._backoff_s):
+                await self._stopping.wait()
+        self._backoff_s = min(self._backoff_s * 2, _BACKOFF_MOST_S)
+
+    def _saw(self, line: LogLine) -> None:
+        self.policy.saw_log(line.message)
+        if self._stopping.is_set() and refuses_to_end(line):
+            self._refused.set()
+
+    def _set_ready(self, ready: bool, reason: str = "") -> None:
+        changed = self.ready != ready
+        self.ready, self.reason = ready, reason
+        if ready and not self._was_ready:
+            self._was_ready, self._ready_at = True, time.monotonic()
+        if changed and self._observer is not None:
+            self._observer.engine_ready(ready)
+
+    async def _attend(self, output: Output) -> None:
+        """Keep a connection to this life of the engine; it is lost to CLIENT KILL as any other."""
+        while True:
+            connection = await self._connect()
+            try:
+                await self._introduce(connection)
+                self.connection = connection
+                await self._learn_version(connection)
+                await self._learn_commands(connection)
+                await self._await_ready(connection, output)
+                await self._poll(connection)
+            except UnreachableError as error:
+                self._journal.debug("engine.connection_lost", f"Lost our connection to the engine: {error}.")
+            finally:
+                self.connection = None
+                connection.close()
+
+    async def _connect(self) -> Connection:
+        wait = _CONNECT_RETRY_S
+        while True:
+            try:
+                return await Connection.open(self._folder.socket, self.plan.renames)
+            except OSError:
+                await asyncio.sleep(wait)
+                wait = min(wait * 1.5, _CONNECT_RETRY_MOST_S)
+
+    async def _introduce(self, connection: Connection) -> None:
+        error = await connection.introduce(self.plan.credentials())
+        if error is not None and not self._warned_no_rights:
+            self._warned_no_rights = True
+            self._journal.warning(
+                "engine.no_rights",
+                f"The engine refuses our own connection ({error}): its state cannot be watched closely. "
+                "Give a user that may call PING, INFO, COMMAND, CLIENT, CONFIG and ACL GETUSER "
+                "with sidecar-engine-user and sidecar-engine-password.",
+            )
+
+    async def _learn_version(self, connection: Connection) -> None:
+        with contextlib.suppress(EngineError):
+            info = parse_info(str(await connection.call("INFO", "server")))
+            self.version = info.get("valkey_version") or info.get("redis_version", "")
+
+    async def _learn_commands(self, connection: Connection) -> None:
+        try:
+            self.table = await commandtable.read(connection)
+        except EngineError:
+            if self.table is None:
+                try:
+                    self.table = await commandtable.probe(self.plan.binary, self._folder.path, self._children)
+                except (EngineError, OSError, UnreachableError) as error:
+                    self._journal.warning(
+                        "engine.commands_unknown", f"The engine's commands are unknown, all count as _OTHER: {error}."
+                    )
+                    self.table = []
+        assert self._observer is not None
+        self._observer.engine_accepts(self.table)
+
+    async def refresh_commands(self) -> bool:
+        """Read the command table again, for a module that was loaded. True when it has changed."""
+        connection = self.connection
+        if connection is None:
+            return False
+        try:
+            table = await commandtable.read(connection)
+        except (EngineError, UnreachableError):
+            return False
+        changed, self.table = table != self.table, table
+        return changed
+
+    async def _await_ready(self, connection: Connection, output: Output) -> None:
+        wait = _CONNECT_RETRY_S
+        while True:
+            try:
+                await connection.call("PING")
+            except EngineError as error:
+                if error.no_rights:
+                    # It says no before it would say LOADING: its log tells, unless that is silenced.
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(None if output.spoke else _SILENT_READY_S):
+                            await output.accepts.wait()
+                elif error.code == "LOADING":
+                    self._set_ready(False, "the engine is loading its data")
+                    await asyncio.sleep(wait)
+                    wait = min(wait * 2, _CONNECT_RETRY_MOST_S)
+                    continue
+            except UnreachableError as error:
+                if connection.closed:
+                    raise
+                self._set_ready(False, str(error))
+                continue
+            self._set_ready(True)
+            return
+
+    async def _poll(self, connection: Connection) -> None:
+        """Once a second: is it loading (as a replica it may), who copies from it, does it save."""
+        while True:
+            await asyncio.sleep(_POLL_S)
+            try:
+                info = parse_info(str(await connection.call("INFO", "replication", "persistence")))
+                self.policy.saw_info(info)
+                if self.policy.replicated:
+                    pairs = await connection.call("CONFIG", "GET", "save", "appendonly")
+                    values = dict(zip(pairs[::2], pairs[1::2], strict=True))
+                    self.policy.saw_persistence(save=values.get("save", ""), appendonly=values.get("appendonly", "no"))
+            except EngineError:
+                if connection.closed:
+                    raise UnreachableError("the engine closed our connection") from None
+                continue
+            except UnreachableError as error:
+                self._set_ready(False, str(error))
+                if connection.closed:
+                    raise
+                continue
+            if info.get("loading") == "1":
+                self._set_ready(False, "the engine is loading its data")
+            else:
+                self._set_ready(True)
+
+    async def _watch_for_refusal(self, began: float) -> None:
+        """Where its log is silenced (loglevel nothing), an engine that answers and shows no shutdown has refused."""
+        await asyncio.sleep(_REFUSAL_S)
+        while True:
+            connection = self.connection
+            if connection is not None:
+                with contextlib.suppress(EngineError, UnreachableError):
+                    info = parse_info(str(await connection.call("INFO", "server")))
+                    if "shutdown_in_milliseconds" not in info and time.monotonic() - began > _REFUSAL_S:
+                        self._refused.set()
+                        return
+            await asyncio.sleep(_POLL_S)
+
+
+async def _first(timeout_s: float, *waits: object) -> None:
+    """Until one of `waits` is done, or the time is over."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]  # type: ignore[call-overload]
+    try:
+        await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

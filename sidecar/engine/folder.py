@@ -1,0 +1,79 @@
+"""The engine's private folder: a socket and a configuration that nobody else reaches.
+
+Owns the folder's making, its removal, and the removal of folders whose supervisor was killed. It never looks into the
+data folder, and never removes a folder whose supervisor may live.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+_PREFIX = "valkey-sidecar-"
+_LOCK = "lock"
+
+# struct sockaddr_un.sun_path holds 108 bytes with the final zero.
+_SOCKET_PATH_LIMIT = 107
+
+
+class PrivateFolder:
+    """A folder of mode 0700. Its lock is held while we live: so a later start knows whether its owner does."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self._lock = lock
+
+    @property
+    def socket(self) -> str:
+        """Where the engine listens."""
+        return str(self.path / "engine.sock")
+
+    @property
+    def configuration(self) -> Path:
+        """The engine's configuration file; it may hold passwords."""
+        return self.path / "engine.conf"
+
+    @classmethod
+    def create(cls, parent: str | None = None) -> PrivateFolder:
+        """Make one below `parent` (default: the system's folder for temporary files). Raises OSError."""
+        candidates = [parent or tempfile.gettempdir(), "/tmp", "/run", "/dev/shm"]
+        for candidate in candidates:
+            longest = f"{candidate}/{_PREFIX}12345678/engine.sock"
+            if len(os.fsencode(longest)) <= _SOCKET_PATH_LIMIT and os.access(candidate, os.W_OK):
+                break
+        else:
+            raise OSError(f"no folder for the engine's socket: too long or not writable are {', '.join(candidates)}")
+        sweep(candidate)
+        while True:
+            path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=candidate))
+            lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with contextlib.suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Another start may have swept the folder away between our making and our locking it.
+                if os.path.samestat(os.fstat(lock), (path / _LOCK).stat()):
+                    return cls(path, lock)
+            os.close(lock)
+
+    def remove(self) -> None:
+        """Remove it with all it holds. The lock goes last: until then no other start touches the folder."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.close(self._lock)
+
+
+def sweep(parent: str) -> None:
+    """Remove our folders below `parent` whose supervisor is gone (killed, so it could not clean up)."""
+    for path in Path(parent).glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if path.is_symlink() or path.stat().st_uid != os.geteuid():
+                continue
+            lock = os.open(path / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(lock)

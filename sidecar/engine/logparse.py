@@ -1,0 +1,79 @@
+"""The engine's log lines, taken apart.
+
+Owns the three forms in which Valkey writes to its log: `log-format legacy`, `log-format logfmt` and raw lines (crash
+reports, the logo, fatal configuration errors). It never decides what is logged; it only says what a line means.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from sidecar.journal import Level
+
+_LEVELS: dict[str, Level] = {".": "debug", "-": "verbose", "*": "notice", "#": "warning"}
+_WORDS: dict[str, Level] = {level: level for level in _LEVELS.values()}
+_ROLES = {"X": "sentinel", "C": "child", "S": "replica", "M": "primary"}
+
+# `123:M 23 Nov 2026 09:39:01.099 * message`; log-timestamp-format gives the time one of three forms.
+_LEGACY = re.compile(
+    r"(?P<pid>\d+):(?P<role>[XCSM]) "
+    r"(?:\d\d \w{3} \d{4} [\d:.]+|\d{4}-\d\d-\d\dT\S+|\d{10,}) "
+    r"(?P<level>[.\-*#]) (?P<message>.*)",
+    re.DOTALL,
+)
+# `123:signal-handler (1795426876) Received SIGTERM scheduling shutdown...`
+_SIGNAL = re.compile(r"(?P<pid>\d+):signal-handler \(\d+\) (?P<message>.*)", re.DOTALL)
+_LOGFMT = re.compile(
+    r'pid=(?P<pid>\d+) role=(?P<role>[\w-]+) timestamp="[^"]*" level=(?P<level>\w+) message="(?P<message>.*)"\s*',
+    re.DOTALL,
+)
+
+_ESCAPE = re.compile(r"\\(.)")
+_ESCAPED = {"n": "\n", "r": "\r", "t": "\t"}
+
+# The private engine has no port; people would take this for the server's.
+_NO_PORT = re.compile(r"(Running mode=\w+), port=0\.")
+
+# A fatal configuration error quotes the line it stopped at, and these lines hold secrets.
+_QUOTED_SECRET = re.compile(
+    r"^(?P<quote>>>> ')(?P<name>requirepass|masterauth|primaryauth|user|tls-(?:client-)?key-file-pass)\s.*$",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line. `level` is Valkey's word (debug, verbose, notice, warning); a `raw` line has the last one's."""
+
+    message: str
+    level: Level
+    role: str | None = None
+    pid: int | None = None
+    raw: bool = False
+
+
+class LogParser:
+    """Remembers the last level, because raw lines belong to the message before them."""
+
+    def __init__(self) -> None:
+        self._last_level: Level = "notice"
+
+    def parse(self, line: str) -> LogLine | None:
+        """The line's meaning, or None for an empty line."""
+        line = line.rstrip("\r\n")
+        if not line.strip():
+            return None
+        if match := _LEGACY.fullmatch(line):
+            level, role, message = _LEVELS[match["level"]], _ROLES[match["role"]], match["message"]
+        elif match := _LOGFMT.fullmatch(line):
+            level = _WORDS.get(match["level"], "notice")
+            role, message = match["role"], _ESCAPE.sub(lambda m: _ESCAPED.get(m[1], m[1]), match["message"])
+        elif match := _SIGNAL.fullmatch(line):
+            return LogLine(match["message"], "notice", None, int(match["pid"]))
+        else:
+            if line.startswith(("=== ", "*** FATAL")):
+                self._last_level = "warning"
+            return LogLine(_QUOTED_SECRET.sub(r"\g<quote>\g<name> (not shown)'", line), self._last_level, raw=True)
+        self._last_level = level
+        return LogLine(_NO_PORT.sub(r"\1.", message), level, role, int(match["pid"]))

@@ -1,0 +1,225 @@
+"""Our side of the server: the listener's directives as they are now, and the sockets that follow from them.
+
+Owns what CONFIG SET may change of them (port and bind open and close sockets) and how they are told to workers, to
+CONFIG GET, to INFO and to CONFIG REWRITE. It never talks to the engine or to a worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sidecar import listeners
+from sidecar.conf import Directive, Origin
+from sidecar.journal import Journal
+from sidecar.listener_settings import LISTENER_DIRECTIVES, ListenerSettings, is_immutable, parse_listener_value
+from sidecar.listeners import Listener, ListenError
+from sidecar.processes import open_files_limit, raise_open_files
+
+# The engine's descriptors beside its clients', and its CONFIG_MIN_RESERVED_FDS; ours beside the clients'.
+RESERVED_FILES = 64
+
+# Our own connection, and one for whoever comes while the engine still holds a closed one.
+ENGINE_SPARE_CLIENTS = 32
+
+SETTABLE = tuple(name for name in LISTENER_DIRECTIVES if not is_immutable(name))
+
+
+class SettingError(Exception):
+    """CONFIG SET is refused: `argument` is the directive, the text is Valkey's."""
+
+    def __init__(self, argument: str, text: str) -> None:
+        super().__init__(text)
+        self.argument = argument
+
+
+class Front:
+    """The present settings (`settings`) and the open sockets (`listeners`). `path` makes a user's path absolute."""
+
+    def __init__(self, settings: ListenerSettings, path: Callable[[str], str], journal: Journal) -> None:
+        self.settings = settings
+        self.listeners: list[Listener] = []
+        self._path = path
+        self._journal = journal
+
+    def open(self) -> None:
+        """Bind everything. Raises ListenError, and then nothing is open."""
+        settings = self.settings
+        if settings.port and (warning := listeners.backlog_warning(settings.tcp_backlog)):
+            self._journal.warning("listener.backlog", warning)
+        self.listeners = self._bind_tcp(settings)
+        if settings.unixsocket:
+            try:
+                self.listeners.append(
+                    listeners.bind_unix(
+                        self._path(settings.unixsocket),
+                        settings.unixsocketperm,
+                        settings.tcp_backlog,
+                        settings.unixsocketgroup,
+                    )
+                )
+            except ListenError:
+                self.close()
+                raise
+        if not self.listeners:
+            raise ListenError("Configured to not listen anywhere, exiting.")
+
+    def close(self) -> None:
+        """Close everything and take our Unix socket out of the way, as Valkey does at its end."""
+        for listener in self.listeners:
+            if listener.transport == "unix":
+                with contextlib.suppress(OSError):
+                    os.unlink(listener.address)
+        listeners.close_all(self.listeners)
+        self.listeners = []
+
+    def fit_maxclients(self) -> None:
+        """Raise the limit of open files for this many clients, or take fewer, with Valkey's words.
+
+        Any worker may get all clients, and each client costs it two descriptors: the client's and the engine's.
+        Raises ListenError when not one client fits.
+        """
+        wanted = self.settings.maxclients
+        needed = 2 * wanted + RESERVED_FILES
+        limit = raise_open_files(needed)
+        if limit >= needed:
+            return
+        fitting = (limit - RESERVED_FILES) // 2
+        if fitting < 1:
+            raise ListenError(
+                f"Your current 'ulimit -n' of {limit} is not enough for the server to start. "
+                f"Please increase your open file limit to at least {needed}. Exiting."
+            )
+        self._journal.warning(
+            "maxclients.reduced",
+            f"You requested maxclients of {wanted} requiring at least {needed} max file descriptors. "
+            f"Current maximum open files is {limit}. maxclients has been reduced to {fitting} to compensate for low "
+            "ulimit. If you need higher maxclients increase 'ulimit -n'.",
+        )
+        self.settings = self.settings.with_value("maxclients", fitting)
+
+    # ---- CONFIG SET ------------------------------------------------------------------------------------------------
+
+    def checked(self, values: Mapping[str, str]) -> ListenerSettings:
+        """The settings with these values. Raises SettingError."""
+        settings = self.settings
+        for name, value in values.items():
+            try:
+                settings = settings.with_value(name, parse_listener_value(name, [value]))
+            except ValueError as error:
+                raise SettingError(name, str(error)) from None
+        if "maxclients" in values and 2 * settings.maxclients + RESERVED_FILES > (limit := open_files_limit()):
+            raise SettingError(
+                "maxclients",
+                "The operating system is not able to handle the specified number of clients, "
+                f"try with {(limit - RESERVED_FILES) // 2}",
+            )
+        return settings
+
+    def rebind(self, settings: ListenerSettings) -> list[Listener]:
+        """Open the sockets that `settings` ask for, keep those that stay, and return those to close later.
+
+        Raises SettingError, and then the sockets are as before.
+        """
+        before = self.settings
+        tcp = [listener for listener in self.listeners if listener.transport == "tcp"]
+        wanted = {address.removeprefix("-") for address in settings.bind} if settings.port else set()
+        kept = [listener for listener in tcp if before.port == settings.port and listener.given in wanted]
+        gone = [listener for listener in tcp if listener not in kept]
+        held = {listener.given for listener in kept}
+        new = [address for address in settings.bind if address.removeprefix("-") not in held]
+        # One that stays on the port may cover a new address (`*` and 127.0.0.1), and the workers hold it too:
+        # shut down, it hears nothing more, and can still be brought back.
+        if before.port == settings.port:
+            for listener in gone:
+                listener.socket.shutdown(socket.SHUT_RDWR)
+        try:
+            opened = self._bind_tcp(settings, new)
+        except ListenError as error:
+            if before.port == settings.port:
+                for listener in gone:
+                    listener.socket.listen(before.tcp_backlog)
+            for line in error.lines:
+                self._journal.warning("listener.failed", line)
+            if before.port != settings.port:
+                raise SettingError("port", "Unable to listen on this port. Check server logs.") from None
+            raise SettingError("bind", "Failed to bind to specified addresses.") from None
+        self.listeners = kept + opened + [listener for listener in self.listeners if listener.transport == "unix"]
+        return gone
+
+    # ---- how others are told ---------------------------------------------------------------------------------------
+
+    def info_listeners(self) -> list[str]:
+        """What follows `listener0:` and so on in INFO."""
+        settings = self.settings
+        lines = []
+        if settings.port and settings.bind:
+            lines.append(f"name=tcp{''.join(f',bind={address}' for address in settings.bind)},port={settings.port}")
+        if settings.unixsocket:
+            lines.append(f"name=unix,bind={settings.unixsocket}")
+        return lines
+
+    def engine_values(self) -> dict[str, str]:
+        """What the engine has for the directives of ours that CONFIG SET may change."""
+        values = ListenerSettings().config_values()
+        engine = {
+            "port": "0",
+            "bind": values["bind"],
+            "protected-mode": "no",
+            "timeout": "0",
+            "tcp-keepalive": "0",
+            "maxclients": str(self.engine_maxclients(self.settings)),
+        }
+        return {name: engine[name] for name in SETTABLE}
+
+    def engine_maxclients(self, settings: ListenerSettings) -> int:
+        """The engine's limit: so much above ours that it is always ours that is met."""
+        return settings.maxclients + ENGINE_SPARE_CLIENTS
+
+    def conf_lines(self) -> dict[str, tuple[str | None, bool]]:
+        """For CONFIG REWRITE: of every directive of ours the line for its present value, and whether it is the default.
+
+        No line for what is only expressed by its absence: text that is not set, and bind's default.
+        """
+        default = ListenerSettings().config_values()
+        lines: dict[str, tuple[str | None, bool]] = {}
+        for name, value in self.settings.config_values().items():
+            is_default = value == default[name]
+            words: Sequence[str] = value.split(" ") if name == "bind" and value else [value]
+            line = Directive(name, tuple(words), Origin("default")).render()
+            absent = is_default and (name == "bind" or not value)
+            lines[name] = (None if absent else line, is_default)
+        return lines
+
+    def worker_settings(self) -> dict[str, Any]:
+        """The part of the workers' `settings` that is the listener's."""
+        settings = self.settings
+        return {
+            "port": settings.port,
+            "unixsocket": settings.unixsocket or "",
+            "maxclients": settings.maxclients,
+            "timeout": settings.timeout,
+            "tcp_keepalive": settings.tcp_keepalive,
+            "protected_mode": settings.protected_mode,
+            "settable": list(SETTABLE),
+            "engine_values": self.engine_values(),
+            "info_listeners": self.info_listeners(),
+        }
+
+    def addresses(self) -> str:
+        """Where clients reach us, for people."""
+        return ", ".join(listener.address for listener in self.listeners)
+
+    def _bind_tcp(self, settings: ListenerSettings, addresses: Sequence[str] | None = None) -> list[Listener]:
+        bound, warnings = listeners.bind_tcp(
+            settings.bind if addresses is None else addresses,
+            settings.port,
+            settings.tcp_backlog,
+            mptcp=settings.mptcp,
+        )
+        for warning in warnings:
+            self._journal.warning("listener.skipped", warning)
+        return bound

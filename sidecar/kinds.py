@@ -1,0 +1,244 @@
+"""Owns the kinds of values that a setting can have: how one is read, checked, printed and described.
+Never knows which setting a value belongs to.
+
+A kind's ValueError has the wording of Valkey's CONFIG SET; `allowed` finishes the sentence "... must be ...".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+from sidecar.secret import SecretStr
+
+INT_MAX: Final = 2**31 - 1
+UINT_MAX: Final = 2**32 - 1
+_INT64_MAX: Final = 2**63 - 1
+_BIND_ADDRESSES_MAX: Final = 16
+
+# Valkey's string2ll: no sign but a minus, no leading zero, no blanks.
+_DECIMAL: Final = re.compile(r"0|-?[1-9][0-9]*")
+# strtoll with base 8, which also takes the empty string for 0.
+_OCTAL: Final = re.compile(r"|[ \t\n\v\f\r]*[+-]?[0-7]+")
+_SECONDS: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
+
+T = TypeVar("T")
+
+
+class Kind(Protocol[T]):
+    """How the values of a setting are read and printed."""
+
+    @property
+    def allowed(self) -> str: ...
+
+    def parse(self, args: Sequence[str]) -> T:
+        """Raises ValueError with Valkey's wording."""
+
+    def show(self, value: T) -> str: ...
+
+
+@dataclass(frozen=True)
+class Integer:
+    """A whole number within inclusive bounds."""
+
+    lowest: int
+    highest: int
+
+    @property
+    def allowed(self) -> str:
+        return f"a number between {self.lowest} and {self.highest}"
+
+    def parse(self, args: Sequence[str]) -> int:
+        text = single(args)
+        if not _DECIMAL.fullmatch(text) or abs(int(text)) > _INT64_MAX:
+            raise ValueError("argument couldn't be parsed into an integer")
+        return _within(int(text), self.lowest, self.highest, "d")
+
+    def show(self, value: int) -> str:
+        return str(value)
+
+
+@dataclass(frozen=True)
+class Permissions:
+    """The mode of a file, in octal."""
+
+    @property
+    def allowed(self) -> str:
+        return "an octal number between 0 and 777"
+
+    def parse(self, args: Sequence[str]) -> int:
+        text = single(args)
+        if not _OCTAL.fullmatch(text):
+            raise ValueError("argument couldn't be parsed as an octal number")
+        return _within(int(text or "0", 8), 0, 0o777, "o")
+
+    def show(self, value: int) -> str:
+        return f"{value:o}"
+
+
+@dataclass(frozen=True)
+class Switch:
+    """One of two words."""
+
+    on: str = "yes"
+    off: str = "no"
+
+    @property
+    def allowed(self) -> str:
+        return f"{self.on} or {self.off}"
+
+    def parse(self, args: Sequence[str]) -> bool:
+        text = single(args).lower()
+        if text not in (self.on, self.off):
+            raise ValueError(f"argument must be '{self.on}' or '{self.off}'")
+        return text == self.on
+
+    def show(self, value: bool) -> str:
+        return self.on if value else self.off
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several words."""
+
+    words: tuple[str, ...]
+
+    @property
+    def allowed(self) -> str:
+        return "one of " + ", ".join(self.words)
+
+    def parse(self, args: Sequence[str]) -> str:
+        text = single(args).lower()
+        if text not in self.words:
+            raise ValueError("argument(s) must be one of the following: " + ", ".join(self.words))
+        return text
+
+    def show(self, value: str) -> str:
+        return value
+
+
+@dataclass(frozen=True)
+class Text:
+    """Any text; `what` describes it."""
+
+    what: str
+    may_be_empty: bool = True
+
+    @property
+    def allowed(self) -> str:
+        return self.what
+
+    def parse(self, args: Sequence[str]) -> str:
+        text = single(args)
+        if not text and not self.may_be_empty:
+            raise ValueError("argument can't be empty")
+        return text
+
+    def show(self, value: str) -> str:
+        return value
+
+
+@dataclass(frozen=True)
+class OptionalText:
+    """Text that may be missing: nothing by default, and an empty value means nothing too."""
+
+    what: str
+
+    @property
+    def allowed(self) -> str:
+        return self.what
+
+    def parse(self, args: Sequence[str]) -> str | None:
+        return single(args) or None
+
+    def show(self, value: str | None) -> str:
+        return value or ""
+
+
+@dataclass(frozen=True)
+class Password:
+    """A secret that may be missing."""
+
+    @property
+    def allowed(self) -> str:
+        return "a password"
+
+    def parse(self, args: Sequence[str]) -> SecretStr | None:
+        text = single(args)
+        return SecretStr(text) if text else None
+
+    def show(self, value: SecretStr | None) -> str:
+        return str(value) if value else ""
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Up to 16 addresses to listen on; a `-` before one makes it optional, `*` is every address of IPv4."""
+
+    @property
+    def allowed(self) -> str:
+        return f"at most {_BIND_ADDRESSES_MAX} addresses"
+
+    def parse(self, args: Sequence[str]) -> tuple[str, ...]:
+        words = args[0].split(" ") if len(args) == 1 else args
+        addresses = tuple(word for word in words if word)
+        if len(addresses) > _BIND_ADDRESSES_MAX:
+            raise ValueError("Too many bind addresses specified.")
+        return addresses
+
+    def show(self, value: tuple[str, ...]) -> str:
+        return " ".join(value)
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """A duration in seconds, fractions allowed."""
+
+    highest: int
+
+    @property
+    def allowed(self) -> str:
+        return f"a number of seconds between 0 and {self.highest}"
+
+    def parse(self, args: Sequence[str]) -> float:
+        text = single(args)
+        if not _SECONDS.fullmatch(text):
+            raise ValueError("argument couldn't be parsed into a number of seconds")
+        if float(text) > self.highest:
+            raise ValueError(f"argument must be between 0 and {self.highest} inclusive")
+        return float(text)
+
+    def show(self, value: float) -> str:
+        return f"{value:g}"
+
+
+@dataclass(frozen=True)
+class Auto:
+    """A number, or `auto` (None) to leave the choice to us."""
+
+    number: Integer
+
+    @property
+    def allowed(self) -> str:
+        return f"auto or {self.number.allowed}"
+
+    def parse(self, args: Sequence[str]) -> int | None:
+        return None if single(args).lower() == "auto" else self.number.parse(args)
+
+    def show(self, value: int | None) -> str:
+        return "auto" if value is None else str(value)
+
+
+def single(args: Sequence[str]) -> str:
+    """The only word; Valkey's ValueError when there are none or several."""
+    if len(args) != 1:
+        raise ValueError("wrong number of arguments")
+    return args[0]
+
+
+def _within(number: int, lowest: int, highest: int, notation: str) -> int:
+    if not lowest <= number <= highest:
+        raise ValueError(f"argument must be between {lowest:{notation}} and {highest:{notation}} inclusive")
+    return number

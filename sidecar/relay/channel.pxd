@@ -1,0 +1,37 @@
+# Sockets of the data plane: who is ready (Poller), and one of them (Channel).
+
+cdef enum Pause:
+    CONNECTING = 1      # the engine is not connected yet
+    BACKLOG = 2         # the other side does not read
+    HOLD = 4            # a command waits for an answer that is not the engine's
+    STOPPED = 8         # the worker takes no requests
+
+cdef class Poller:
+    cdef object loop
+    cdef int epoll
+    cdef list channels          # by descriptor
+
+    cdef int watch(self, Channel channel, unsigned int events) except -1
+    cdef int forget(self, Channel channel) except -1
+
+cdef class Channel:
+    cdef Poller poller
+    cdef readonly object sock
+    cdef int fd
+    cdef object on_readable
+    cdef object on_drained
+    cdef int paused             # Pause bits; reading when 0
+    cdef unsigned int watched   # epoll events the poller waits for; 0: it does not know us
+    cdef bint failed            # a send failed for good: what follows is dropped
+    cdef char* backlog
+    cdef size_t start
+    cdef readonly size_t length
+    cdef size_t capacity
+
+    cdef int send(self, const char* p, size_t n) except -1
+    cdef Py_ssize_t receive(self, char* buffer, size_t size) noexcept
+    cdef int pause(self, int reason) except -1
+    cdef int resume(self, int reason) except -1
+    cdef int close(self) except -1
+    cdef int _flush(self) except -1
+    cdef int _watch(self) except -1

@@ -1,0 +1,224 @@
+"""The sockets of the data plane: non-blocking, with direct sends and a backlog for what the kernel does not take.
+
+Owns one epoll set for all of a worker's sockets, which the event loop watches as a single descriptor, and per socket the backlog and the
+reasons why it is not read. Backlogs are bounded by their user, who stops reading the other side while one is not empty. It never looks at
+the bytes. An epoll set of its own, because libuv stops watching a socket that has an error although bytes are still to be read, and because
+a descriptor watched by the loop costs twice as much per event.
+"""
+
+from libc.errno cimport EAGAIN, EINTR, ENOENT, errno
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memmove
+
+import os
+
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t c_send "send"(int fd, const void* buffer, size_t n, int flags)
+    ssize_t c_recv "recv"(int fd, void* buffer, size_t n, int flags)
+    int MSG_NOSIGNAL
+    int MSG_DONTWAIT
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        int fd
+        uint64_t u64
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epoll, int operation, int fd, epoll_event* event)
+    int epoll_wait(int epoll, epoll_event* events, int n, int timeout)
+    int EPOLL_CTL_ADD
+    int EPOLL_CTL_DEL
+    int EPOLL_CTL_MOD
+    int EPOLL_CLOEXEC
+    unsigned int EPOLLIN
+    unsigned int EPOLLOUT
+    unsigned int EPOLLERR
+    unsigned int EPOLLHUP
+
+cdef enum:
+    EVENTS = 256
+
+
+cdef class Poller:
+    """The channels of one worker; `loop` calls ``dispatch`` when any of them is ready."""
+
+    def __init__(self, loop):
+        self.loop = loop
+        self.epoll = epoll_create1(EPOLL_CLOEXEC)
+        if self.epoll < 0:
+            raise OSError(errno, os.strerror(errno))
+        self.channels = []
+        loop.add_reader(self.epoll, self.dispatch)
+
+    def close(self):
+        """Watch nothing any more."""
+        if self.epoll >= 0:
+            self.loop.remove_reader(self.epoll)
+            os.close(self.epoll)
+            self.epoll = -1
+
+    def dispatch(self):
+        cdef epoll_event events[EVENTS]
+        cdef Channel channel
+        cdef unsigned int ready
+        cdef int i
+        cdef int n = epoll_wait(self.epoll, events, EVENTS, 0)
+        for i in range(n):
+            item = self.channels[events[i].data.fd]
+            if item is None:        # closed by what came before it in this turn
+                continue
+            channel = item
+            ready = events[i].events
+            try:
+                if ready & EPOLLOUT or (ready & (EPOLLERR | EPOLLHUP) and channel.length):
+                    channel._flush()
+                if ready & (EPOLLIN | EPOLLERR | EPOLLHUP) and channel.sock is not None:
+                    if channel.paused == 0:
+                        channel.on_readable()
+                    elif channel.length == 0:       # an error that nobody reads now would be reported for ever
+                        self.forget(channel)
+            except Exception as error:
+                self.loop.call_exception_handler({"message": "a session failed and is closed", "exception": error})
+                if channel.on_readable is not None:
+                    channel.on_readable.__self__.close()
+
+    cdef int watch(self, Channel channel, unsigned int events) except -1:
+        cdef epoll_event event
+        event.events = events
+        event.data.u64 = 0
+        event.data.fd = channel.fd
+        while len(self.channels) <= channel.fd:
+            self.channels.append(None)
+        self.channels[channel.fd] = channel
+        if epoll_ctl(self.epoll, EPOLL_CTL_MOD if channel.watched else EPOLL_CTL_ADD, channel.fd, &event) < 0:
+            raise OSError(errno, os.strerror(errno))
+        channel.watched = events
+        return 0
+
+    cdef int forget(self, Channel channel) except -1:
+        cdef epoll_event event
+        if channel.watched:
+            channel.watched = 0
+            self.channels[channel.fd] = None
+            if epoll_ctl(self.epoll, EPOLL_CTL_DEL, channel.fd, &event) < 0 and errno != ENOENT:
+                raise OSError(errno, os.strerror(errno))
+        return 0
+
+
+cdef class Channel:
+    """on_readable() is called while reading and bytes, or the end, are there; on_drained() when a backlog has been sent or given up."""
+
+    def __init__(self, Poller poller not None, sock, on_readable, on_drained, int paused=0):
+        self.poller = poller
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.on_readable = on_readable
+        self.on_drained = on_drained
+        self.paused = paused
+        self._watch()
+
+    def __dealloc__(self):
+        free(self.backlog)
+
+    cdef Py_ssize_t receive(self, char* buffer, size_t size) noexcept:
+        """Bytes received; 0 at the end of the stream; -1 when there is nothing now; -2 when the connection is broken."""
+        cdef Py_ssize_t n = c_recv(self.fd, buffer, size, MSG_DONTWAIT)
+        if n >= 0:
+            return n
+        return -1 if errno == EAGAIN or errno == EINTR else -2
+
+    cdef int send(self, const char* p, size_t n) except -1:
+        """Send, or keep in the backlog, n bytes. After a failure (`failed`) bytes are dropped."""
+        cdef Py_ssize_t sent
+        cdef char* bigger
+        cdef size_t capacity
+        if self.failed or n == 0:
+            return 0
+        if self.length == 0:
+            sent = c_send(self.fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT)
+            if sent == <Py_ssize_t>n:
+                return 0
+            if sent < 0:
+                if errno != EAGAIN and errno != EINTR:
+                    self.failed = True
+                    return 0
+                sent = 0
+            p += sent
+            n -= sent
+        if self.start + self.length + n > self.capacity:
+            if self.length + n <= self.capacity and self.start >= self.capacity // 2:
+                memmove(self.backlog, self.backlog + self.start, self.length)
+            else:
+                capacity = self.capacity * 2 if self.capacity else 16384
+                while capacity < self.length + n:
+                    capacity *= 2
+                bigger = <char*>malloc(capacity)
+                if bigger == NULL:
+                    raise MemoryError
+                memcpy(bigger, self.backlog + self.start, self.length)
+                free(self.backlog)
+                self.backlog = bigger
+                self.capacity = capacity
+            self.start = 0
+        memcpy(self.backlog + self.start + self.length, p, n)
+        self.length += n
+        return self._watch()
+
+    cdef int _flush(self) except -1:
+        cdef Py_ssize_t sent = 0
+        if self.length:
+            sent = c_send(self.fd, self.backlog + self.start, self.length, MSG_NOSIGNAL | MSG_DONTWAIT)
+            if sent < 0:
+                if errno == EAGAIN or errno == EINTR:
+                    return 0
+                self.failed = True
+                sent = self.length
+        self.start += sent
+        self.length -= sent
+        if self.length == 0:
+            self.start = 0
+            self.capacity = 0
+            free(self.backlog)      # an idle session keeps no buffer
+            self.backlog = NULL
+            self._watch()
+            self.on_drained()
+        return 0
+
+    cdef int _watch(self) except -1:
+        """Let the poller wait for what we can use now."""
+        cdef unsigned int events = 0
+        if self.sock is None:
+            return 0
+        if self.paused == 0:
+            events = EPOLLIN
+        if self.length:
+            events |= EPOLLOUT
+        if events == 0:
+            return self.poller.forget(self)
+        if events != self.watched:
+            return self.poller.watch(self, events)
+        return 0
+
+    cdef int pause(self, int reason) except -1:
+        """Stop reading until every reason given is taken back."""
+        self.paused |= reason
+        return self._watch()
+
+    cdef int resume(self, int reason) except -1:
+        self.paused &= ~reason
+        return self._watch()
+
+    cdef int close(self) except -1:
+        """Close the socket and forget the backlog. May be called twice."""
+        if self.sock is None:
+            return 0
+        self.poller.forget(self)
+        self.failed = True
+        self.length = 0
+        self.sock.close()
+        self.sock = None
+        self.on_readable = self.on_drained = None
+        return 0

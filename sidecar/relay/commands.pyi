@@ -1,0 +1,13 @@
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+OTHER: str
+
+class CommandTable:
+    names: list[str]
+    def update(
+        self,
+        commands: Iterable[tuple[str, Sequence[str]]],
+        held: Collection[str] = (),
+        renamed: Mapping[str, str] | None = None,
+    ) -> None: ...
+    def lookup(self, name: bytes) -> tuple[str, int]: ...

@@ -1,0 +1,187 @@
+"""The command table: which commands the engine knows, by name, and how the relay treats each.
+
+Owns the mapping from a request's first word (or first two: ``CONFIG GET``) to a small id that the ledger counts by. Names come from the
+engine's ``COMMAND``, so they are bounded; every other name is id 0, ``_OTHER``. It never looks at arguments beyond the name.
+"""
+
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcmp, memcpy, memset
+
+OTHER = "_OTHER"
+
+cdef dict _KINDS = {
+    "MULTI": MULTI,
+    "EXEC": EXEC,
+    "DISCARD": DISCARD,
+    "RESET": RESET,
+    "SUBSCRIBE": SUBSCRIBE,
+    "PSUBSCRIBE": SUBSCRIBE,
+    "SSUBSCRIBE": SUBSCRIBE,
+    "UNSUBSCRIBE": UNSUBSCRIBE,
+    "PUNSUBSCRIBE": UNSUBSCRIBE,
+    "SUNSUBSCRIBE": UNSUBSCRIBE,
+    "MONITOR": MONITOR,
+    "XREAD": MAYBE_BLOCKING,
+    "XREADGROUP": MAYBE_BLOCKING,
+}
+cdef dict _SUBSCRIPTIONS = {"PSUBSCRIBE": 1, "PUNSUBSCRIBE": 1, "SSUBSCRIBE": 2, "SUNSUBSCRIBE": 2}
+
+
+cdef unsigned int _hash(const char* name, Py_ssize_t length) noexcept nogil:
+    cdef unsigned int h = 2166136261
+    cdef Py_ssize_t i
+    for i in range(length):
+        h = (h ^ <unsigned char>name[i]) * 16777619
+    return h
+
+
+cdef class CommandTable:
+    """Names are matched in any case; ids never change while the process lives, so a newer table only adds to this one."""
+
+    def __cinit__(self):
+        self.mask = 1023
+        self.slots = <Slot*>calloc(self.mask + 1, sizeof(Slot))
+        self.short_slots = <ShortSlot*>calloc(SHORT_SLOTS, sizeof(ShortSlot))
+        if self.slots == NULL or self.short_slots == NULL:
+            raise MemoryError
+        self.names = [OTHER]
+        self.ids = {OTHER: 0}
+
+    def __dealloc__(self):
+        free(self.slots)
+        free(self.short_slots)
+        free(self.blob)
+
+    def update(self, commands, held=(), renamed=None):
+        """Add commands.
+
+        commands: pairs of (name as COMMAND gives it, such as ``config|get``; flags, such as ``["blocking"]``).
+        held: upper-case names (``CONFIG GET``) that are handed to the worker's special handling as a whole.
+        renamed: {new name: original name} of the engine's ``rename-command``; the original is then unknown, as it is to the engine.
+        """
+        original = {new.upper(): old.upper() for new, old in (renamed or {}).items() if new}
+        gone = {old.upper() for old in (renamed or {}).values()}
+        containers = {name.partition("|")[0].upper() for name, _ in commands if "|" in name}
+        flags_of = {name.upper(): flags for name, flags in commands}
+        for name, flags in commands:
+            head, bar, sub = name.upper().partition("|")
+            canonical = original.get(head, head)
+            if canonical == head and head in gone:
+                continue
+            self._add(f"{head}|{sub}" if bar else head, f"{canonical} {sub}" if bar else canonical, flags, held, not bar and head in containers)
+        for new, old in original.items():
+            if new not in flags_of and old in flags_of:   # the engine lists a renamed command under its original name
+                for name, flags in commands:
+                    head, bar, sub = name.upper().partition("|")
+                    if head == old:
+                        self._add(f"{new}|{sub}" if bar else new, f"{old} {sub}" if bar else old, flags, held, not bar and old in containers)
+
+    def _add(self, str spelled, str canonical, flags, held, bint container):
+        cdef Command command
+        if len(self.names) >= 65535:
+            return
+        if canonical not in self.ids:
+            self.ids[canonical] = len(self.names)
+            self.names.append(canonical)
+        command.id = self.ids[canonical]
+        command.subscription = _SUBSCRIPTIONS.get(canonical, 0)
+        if canonical in held:
+            command.kind = HELD
+        elif container:
+            command.kind = CONTAINER
+        elif canonical in _KINDS:
+            command.kind = _KINDS[canonical]
+        elif "blocking" in flags:
+            command.kind = BLOCKING
+        else:
+            command.kind = PLAIN
+        self.put(spelled.encode(), command)
+
+    def lookup(self, bytes name):
+        """The canonical name and kind number for an upper-case spelled name (``CONFIG|GET``); for tests and tools."""
+        cdef const Command* command = self.find(name, len(name))
+        if command == NULL:
+            return (OTHER, PLAIN)
+        return (self.names[command.id], command.kind)
+
+    cdef int put(self, bytes name, Command command) except -1:
+        cdef unsigned int h, i
+        cdef Slot* slot
+        cdef char* blob
+        cdef Py_ssize_t length = len(name)
+        if length == 0 or length > 64:
+            return 0
+        if length <= 8 and self.short_used * 2 < SHORT_SLOTS:
+            return self._put_short(name, command)
+        if self.used * 2 > self.mask:
+            self._grow()
+        h = _hash(name, length)
+        i = h & self.mask
+        while self.slots[i].length:
+            slot = &self.slots[i]
+            if slot.hash == h and slot.length == length and memcmp(self.blob + slot.offset, <const char*>name, length) == 0:
+                slot.command = command
+                return 0
+            i = (i + 1) & self.mask
+        blob = <char*>realloc(self.blob, self.blob_length + length)
+        if blob == NULL:
+            raise MemoryError
+        self.blob = blob
+        memcpy(blob + self.blob_length, <const char*>name, length)
+        slot = &self.slots[i]
+        slot.hash = h
+        slot.length = <unsigned short>length
+        slot.offset = self.blob_length
+        slot.command = command
+        self.blob_length += <unsigned int>length
+        self.used += 1
+        return 0
+
+    cdef int _put_short(self, bytes name, Command command) except -1:
+        cdef unsigned long long key = short_key(name + bytes(8), <int>len(name))
+        cdef unsigned int i = short_hash(key)
+        while self.short_slots[i].key and self.short_slots[i].key != key:
+            i = (i + 1) & (SHORT_SLOTS - 1)
+        if self.short_slots[i].key == 0:
+            self.short_used += 1
+        self.short_slots[i].key = key
+        self.short_slots[i].command = command
+        return 0
+
+    def _grow(self):
+        cdef Slot* old = self.slots
+        cdef unsigned int size = self.mask + 1, i, j
+        cdef Slot* bigger = <Slot*>calloc(size * 2, sizeof(Slot))
+        if bigger == NULL:
+            raise MemoryError
+        for i in range(size):
+            if old[i].length:
+                j = old[i].hash & (size * 2 - 1)
+                while bigger[j].length:
+                    j = (j + 1) & (size * 2 - 1)
+                bigger[j] = old[i]
+        self.slots = bigger
+        self.mask = size * 2 - 1
+        free(old)
+
+    cdef const Command* find(self, const char* name, Py_ssize_t length) noexcept nogil:
+        cdef unsigned int h, i
+        cdef Slot* slot
+        cdef char padded[8]
+        cdef const Command* found
+        if length <= 8:
+            if length == 0:
+                return NULL
+            memset(padded, 0, 8)
+            memcpy(padded, name, length)
+            found = find_short(self, padded, <int>length)
+            if found != NULL:
+                return found
+        h = _hash(name, length)
+        i = h & self.mask
+        while self.slots[i].length:
+            slot = &self.slots[i]
+            if slot.hash == h and slot.length == length and memcmp(self.blob + slot.offset, name, length) == 0:
+                return &slot.command
+            i = (i + 1) & self.mask
+        return NULL

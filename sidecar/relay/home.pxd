@@ -1,0 +1,64 @@
+# The home route: one upstream connection for one client session.
+
+from sidecar.relay.channel cimport Channel
+from sidecar.relay.framer cimport ReplyFramer
+from sidecar.relay.pending cimport Pending, PendingQueue
+from sidecar.relay.shared cimport Relay
+
+cdef class Owner:
+    """Whose commands a route carries. A route knows no more of a session than this."""
+
+    cdef long long active_ns                # when the last byte passed
+    cdef int deliver(self, const char* data, Py_ssize_t n) except -1    # bytes for the client, in order
+    cdef int answered(self) except -1       # all replies that have arrived were delivered
+    cdef int follow(self) except -1         # a command that everything behind it waited for is decided
+    cdef int taken(self) except -1          # the engine reads again
+    cdef int ended(self) except -1          # the engine has closed, or is gone
+
+cdef class HomeRoute:
+    cdef Relay relay
+    cdef Owner owner
+    cdef Channel upstream
+    cdef ReplyFramer replies
+    cdef PendingQueue pending
+    cdef PendingQueue queued             # inside MULTI
+    cdef object plans                    # deque, one for each PLANNED item of `pending`
+    cdef object queued_plans             # deque, the same for `queued`
+    cdef int planned                     # items that need their reply collected
+    cdef bytearray collected             # the beginning of a reply that a plan transforms
+    cdef bytearray stash                 # replies that wait for a plan's answer
+    cdef object task                     # transforms a reply; what follows it waits
+    cdef bint closed
+    cdef bint raw                        # replies pass unseen, nothing is measured
+    cdef bint unmeasured                 # raw as soon as what is in flight has its replies
+    cdef bint replica                    # the connection is a replication stream
+    cdef bint in_multi
+    cdef long long executing             # elements of EXEC's reply still to come
+    cdef long long header_size           # of EXEC's reply
+    cdef bint monitor
+    cdef long long subscriptions[3]      # channels, patterns, shard channels
+    cdef long long subscription_sum      # channels and patterns, as the engine says
+    cdef long long shard_sum
+
+    cdef int expect(self, int awaiting, Py_ssize_t command, int flags, long long expected, long long size, bint silent, long long now) except -1
+    cdef int expect_planned(self, object plan, Py_ssize_t command, long long size, bint silent, long long now) except -1
+    cdef int unfollow(self, str reason, long long now) except -1
+    cdef bint streaming(self) noexcept
+    cdef bint settled(self) noexcept
+    cdef bint spared(self) noexcept
+    cdef int forget(self, str error_type) except -1
+    cdef int close(self) except -1
+    cdef int _take(self, const char* data, Py_ssize_t n, long long now) except -1
+    cdef object _plan(self)
+    cdef bint _out_of_band(self)
+    cdef int _frame(self, long long now) except -1
+    cdef int _confirmation(self, int kind, long long now) except -1
+    cdef int _count(self, Pending* entry, long long now) except -1
+    cdef int _complete(self, long long now) except -1
+    cdef int _unanswered(self) except -1
+    cdef int _begin_transaction(self) except -1
+    cdef int _end_transaction(self) except -1
+    cdef int _reset(self) except -1
+    cdef int _go_raw(self, str reason) except -1
+    cdef int _pass(self) except -1
+    cdef void _settle(self, Pending* entry) noexcept

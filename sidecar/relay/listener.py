@@ -1,0 +1,204 @@
+"""Accepting clients: the rules a connection must pass before it becomes a session.
+
+Owns the listening sockets of one worker, maxclients (counted over all workers in shared memory), protected mode and the
+socket options of clients. It never reads what a client sends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import mmap
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+from sidecar.link import Body, Link
+from sidecar.relay.session import Session
+
+if TYPE_CHECKING:
+    from sidecar.relay.shared import Relay
+
+_ACCEPTS_PER_TURN = 8
+"""Few, so that workers share a rush of connections."""
+_PAUSE_S = 0.05
+"""After a failed accept (no descriptors left), before the next try."""
+_COMPLAINT_INTERVAL_S = 5.0
+_SLOT = struct.Struct("=q")
+
+MAXCLIENTS_ERROR = b"-ERR max number of clients reached\r\n"
+PROTECTED_ERROR = (
+    b"-DENIED Running in protected mode because protected mode is enabled and no password is set for the "
+    b"default user. In this mode connections are only accepted from the loopback interface. If you want to "
+    b"connect from external computers, you may adopt one of the following solutions: 1) Just disable protected "
+    b"mode sending the command 'CONFIG SET protected-mode no' from the loopback interface by connecting from "
+    b"the same host the server is running, however MAKE SURE it's not publicly accessible from internet if you "
+    b"do so. Use CONFIG REWRITE to make this change permanent. 2) Alternatively you can just disable the "
+    b"protected mode by editing the configuration file, and setting the protected mode option to 'no', and then"
+    b" restarting the server. 3) If you started the server manually just for testing, restart it with the '--"
+    b"protected-mode no' option. 4) Set up an authentication password for the default user. NOTE: You only need"
+    b" to do one of the above things in order for the server to start accepting connections from the outside."
+    b"\r\n"
+)
+
+
+class ClientCount:
+    """How many clients all workers have: one 64-bit slot per worker in shared memory, written by that worker only."""
+
+    def __init__(self, fd: int, worker: int) -> None:
+        self._map = mmap.mmap(fd, 0)
+        os.close(fd)
+        self._offset = worker * _SLOT.size
+        self._slots = struct.Struct(f"={len(self._map) // _SLOT.size}q")
+        self.mine = 0
+
+    def total(self) -> int:
+        return int(sum(self._slots.unpack_from(self._map)))
+
+    def add(self, n: int) -> None:
+        self.mine += n
+        _SLOT.pack_into(self._map, self._offset, self.mine)
+
+
+class Listener:
+    """The listening sockets of one worker. settings is the live dict of the worker's settings."""
+
+    def __init__(self, relay: Relay, link: Link, settings: Body, count: ClientCount) -> None:
+        self._loop = relay.loop
+        self._relay = relay
+        self._link = link
+        self._settings = settings
+        self._count = count
+        self._sockets: list[tuple[socket.socket, str, str]] = []
+        self._accepting = False
+        self._complained_at = -_COMPLAINT_INTERVAL_S
+        self._asking: asyncio.Task[bool] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.by_transport = {"tcp": 0, "unix": 0}
+
+    def replace(self, sockets: list[tuple[socket.socket, str, str]]) -> None:
+        """Listen on these from now on. Each: the listening socket, its transport (tcp, unix), its address or path."""
+        accepting = self._accepting
+        self.pause()
+        for sock, _transport, _address in self._sockets:
+            sock.close()
+        self._sockets = sockets
+        for sock, _transport, _address in sockets:
+            sock.setblocking(False)
+        if accepting:
+            self.resume()
+
+    def pause(self) -> None:
+        """Accept nothing; who connects waits in the kernel's backlog."""
+        if self._accepting:
+            self._accepting = False
+            for sock, _transport, _address in self._sockets:
+                self._loop.remove_reader(sock.fileno())
+
+    def resume(self) -> None:
+        if not self._accepting:
+            self._accepting = True
+            for sock, transport, address in self._sockets:
+                self._loop.add_reader(sock.fileno(), self._accept, sock, transport, address)
+
+    def close(self) -> None:
+        self.pause()
+        self.replace([])
+
+    def closed(self, session: Session) -> None:
+        """A session has ended."""
+        self._count.add(-1)
+        self.by_transport[session.transport] -= 1
+        self._relay.ledger.count("connections.closed")
+
+    def _accept(self, listener: socket.socket, transport: str, address: str) -> None:
+        for _ in range(_ACCEPTS_PER_TURN):
+            try:
+                sock, peer = listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._complain(error)
+                self.pause()
+                self._loop.call_later(_PAUSE_S, self.resume)
+                return
+            self._admit(sock, peer, transport, address)
+
+    def _complain(self, error: OSError) -> None:
+        """Say that clients cannot be accepted, at most every few seconds."""
+        now = self._loop.time()
+        if now - self._complained_at < _COMPLAINT_INTERVAL_S:
+            return
+        self._complained_at = now
+        message = f"Accepting a client failed: {error.strerror}. Clients wait until there is room again."
+        self._link.send("log", {"level": "warning", "event": "client.accept_failed", "message": message})
+
+    def _admit(self, sock: socket.socket, peer: object, transport: str, address: str) -> None:
+        sock.setblocking(False)
+        local = True
+        peer_text = local_text = f"{address}:0"
+        if transport == "tcp":
+            assert isinstance(peer, tuple)
+            name = sock.getsockname()
+            peer_text, local_text = _text(peer), _text(name)
+            ip = ipaddress.ip_address(peer[0].partition("%")[0])
+            mapped = getattr(ip, "ipv4_mapped", None)
+            local = (mapped or ip).is_loopback
+            self._set_options(sock)
+        if self._count.total() >= self._settings["maxclients"]:
+            self._reject(sock, "maxclients", MAXCLIENTS_ERROR)
+        elif not local and self._settings["protected_mode"]:
+            task = self._loop.create_task(self._ask_then_open(sock, peer_text, local_text, transport))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self._open(sock, peer_text, local_text, transport, local)
+
+    def _open(self, sock: socket.socket, peer: str, local_text: str, transport: str, local: bool) -> None:
+        self._count.add(1)
+        self.by_transport[transport] += 1
+        self._relay.ledger.count("connections.opened")
+        Session(self._relay, sock, peer, local_text, transport, local).start()
+
+    async def _ask_then_open(self, sock: socket.socket, peer: str, local_text: str, transport: str) -> None:
+        """Protected mode follows the live state of the default user, which only the engine knows."""
+        if self._asking is None:
+            self._asking = self._loop.create_task(self._denied())
+            self._asking.add_done_callback(self._answered)
+        if await self._asking:
+            self._reject(sock, "protected_mode", PROTECTED_ERROR)
+        else:
+            self._open(sock, peer, local_text, transport, local=False)
+
+    async def _denied(self) -> bool:
+        try:
+            return bool((await self._link.request("protected"))["denied"])
+        except (TimeoutError, ConnectionError):
+            return True
+
+    def _answered(self, _task: asyncio.Task[bool]) -> None:
+        self._asking = None
+
+    def _reject(self, sock: socket.socket, reason: str, error: bytes) -> None:
+        self._relay.ledger.count("connections.rejected", reason)
+        with contextlib.suppress(OSError):
+            sock.send(error)
+        sock.close()
+
+    def _set_options(self, sock: socket.socket) -> None:
+        """Valkey's: no delay, and keep-alive probes from tcp-keepalive seconds on (lost after about twice that)."""
+        interval = self._settings["tcp_keepalive"]
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if interval:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, interval)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, interval // 3))
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+
+
+def _text(address: tuple[object, ...]) -> str:
+    host, port = str(address[0]), address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,69 @@
+# Commands that have been forwarded and have no reply yet, in order.
+
+cimport cython
+
+cdef enum Awaiting:
+    REPLY = 0           # one reply
+    MULTI_REPLY
+    EXEC_REPLY
+    DISCARD_REPLY
+    RESET_REPLY
+    CONFIRMATIONS       # (p|s)subscribe
+    DEPARTURES          # (p|s)unsubscribe
+    MONITOR_REPLY
+    SYNC_REPLY          # SYNC, PSYNC: raw after it
+    SILENT              # no reply is to come (CLIENT REPLY OFF, SKIP)
+    REFUSAL             # bytes that are not RESP: one error, then the engine closes
+    UNMEASURED          # from here on nothing can be followed: the session goes raw
+
+cdef enum:
+    BLOCKS = 1          # flags: may wait by nature
+    PLANNED = 2         # a plan transforms its reply
+    OPENS = 4           # a MULTI without reply
+    ENDS = 8            # an EXEC or DISCARD without reply; both: a RESET
+    SUBSCRIPTION_SHIFT = 4
+
+cdef struct Pending:
+    long long at_ns             # when its last byte was framed
+    long long size              # bytes of the request
+    int expected                # arguments after the name; confirmations still to come
+    unsigned short command
+    unsigned char awaiting
+    unsigned char flags
+
+cdef enum:
+    BLOCK_ITEMS = 170
+
+cdef struct Block:
+    Block* next
+    int head
+    int tail
+    Pending items[BLOCK_ITEMS]
+
+@cython.final
+cdef class PendingQueue:
+    cdef Block* first
+    cdef Block* last
+    cdef readonly Py_ssize_t length
+    cdef int add_block(self) except -1
+    cdef void drop_block(self) noexcept nogil
+    cdef void clear(self) noexcept nogil
+
+    cdef inline Pending* push(self) except NULL:
+        """A new last item; its fields are the caller's to fill."""
+        if self.last == NULL or self.last.tail == BLOCK_ITEMS:
+            self.add_block()
+        self.last.tail += 1
+        self.length += 1
+        return &self.last.items[self.last.tail - 1]
+
+    cdef inline Pending* front(self) noexcept nogil:
+        """The oldest item, NULL when there is none."""
+        return &self.first.items[self.first.head] if self.length else NULL
+
+    cdef inline void pop(self) noexcept nogil:
+        """Forget the oldest item; there must be one."""
+        self.first.head += 1
+        self.length -= 1
+        if self.first.head == self.first.tail:
+            self.drop_block()

@@ -1,0 +1,60 @@
+"""What becomes of one request that is seen whole before it is forwarded, and requests as bytes.
+
+Owns the form in which `special.py` tells a session its decision. It decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from sidecar.relay.framer import split_inline
+
+Transform = Callable[[bytes], bytes | Awaitable[bytes]]
+
+
+class Plan:
+    """What becomes of one request.
+
+    request: the bytes to forward, None for those that came. transform(reply): what the client gets instead of the
+    engine's reply; it is not asked about ``+QUEUED``. sync: the connection becomes a replication stream when the reply
+    says so.
+    """
+
+    __slots__ = ("request", "sync", "transform")
+
+    def __init__(self, request: bytes | None = None, transform: Transform | None = None, *, sync: bool = False) -> None:
+        self.request = request
+        self.transform = transform
+        self.sync = sync
+
+
+def arguments(request: bytes) -> list[bytes] | None:
+    """The arguments of one complete request; None when it is inline and its quotes do not match.
+
+    As lenient as Valkey: two bytes after a value are skipped whatever they are.
+    """
+    if request[:1] != b"*":
+        return split_inline(request)
+    found = []
+    position = request.index(b"\r") + 2
+    while position < len(request):
+        end = request.index(b"\r", position)
+        length = int(request[position + 1 : end])
+        found.append(request[end + 2 : end + 2 + length])
+        position = end + 2 + length + 2
+    return found
+
+
+def encode(args: Sequence[bytes]) -> bytes:
+    """One request of these arguments."""
+    return b"*%d\r\n" % len(args) + b"".join(b"$%d\r\n%b\r\n" % (len(arg), arg) for arg in args)
+
+
+SILENT_PLAN = Plan()
+"""The request is forwarded and has no reply: CLIENT REPLY OFF and SKIP."""
+
+FAILED_PLAN = Plan(
+    encode([b"CONFIG", b"SET"]),  # refused by the engine for its missing arguments
+    lambda _reply: b"-ERR valkey-sidecar: the command was not executed, because the supervisor does not answer\r\n",
+)
+"""Nobody could decide: what was asked for must not pass unseen."""

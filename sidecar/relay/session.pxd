@@ -1,0 +1,39 @@
+# A client session.
+
+from sidecar.relay.channel cimport Channel
+from sidecar.relay.framer cimport RequestFramer
+from sidecar.relay.home cimport HomeRoute, Owner
+from sidecar.relay.shared cimport Relay
+
+cdef class Session(Owner):
+    cdef readonly Relay relay
+    cdef readonly str peer               # "ip:port", or the path of our Unix socket
+    cdef readonly str local
+    cdef readonly bint is_local          # from the loopback interface or a Unix socket
+    cdef readonly str transport          # "tcp" or "unix"
+    cdef Channel client
+    cdef HomeRoute route
+    cdef RequestFramer requests
+    cdef bytearray held                  # the beginning of a request that must be seen whole, or requests that wait
+    cdef Py_ssize_t held_parsed
+    cdef object task                     # decides about a request; what follows it waits
+    cdef bint broken                     # not RESP any more: the engine is about to refuse it
+    cdef long long broken_bytes
+    cdef bint closed
+    cdef bint client_left
+    cdef bint finished                   # only the client's backlog is left
+    cdef bint requesting_multi
+    cdef bint replies_off
+    cdef bint skip_next
+    cdef bint mode_asked                 # the request being inspected is CLIENT REPLY
+    cdef public bint announced_address   # REPLCONF ip-address has been sent
+    cdef double deadline                 # for connecting to the engine, loop time
+    cdef object timer
+
+    cdef int _take(self, const char* data, Py_ssize_t n, long long now) except -1
+    cdef int _request(self, const char* start, const char* end, long long now) except -1
+    cdef int _inspect(self, bytes request, Py_ssize_t command, list args, long long now) except -1
+    cdef int _apply(self, object plan, bytes request, Py_ssize_t command, long long now) except -1
+    cdef int _release(self) except -1
+    cdef int _depart(self) except -1
+    cdef int _finish(self, str error_type) except -1

@@ -1,0 +1,428 @@
+"""A client session: what a client sends, request by request, and how it leaves.
+
+Owns the client's connection and frames its requests, to know their names and which must be seen whole (`special.py` decides about those);
+the route carries them and brings the replies. Requests are framed even when replies are not followed any more, because some may not pass to
+an engine that takes everybody for a local client. Nothing is decoded on the way.
+"""
+
+import inspect
+import os
+import socket
+
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+
+from sidecar.relay.channel cimport BACKLOG, CONNECTING, HOLD, STOPPED, Channel
+from sidecar.relay.commands cimport (
+    BLOCKING, Command, DISCARD, EXEC, HELD, MAYBE_BLOCKING, MONITOR, MULTI, PLAIN, RESET, SUBSCRIBE, UNSUBSCRIBE,
+)
+from sidecar.relay.framer cimport BROKEN, EMPTY, FRAME, RequestFramer
+from sidecar.relay.home cimport HomeRoute, Owner
+from sidecar.relay.pending cimport (
+    BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, EXEC_REPLY, MONITOR_REPLY, MULTI_REPLY, REFUSAL, REPLY, RESET_REPLY, SUBSCRIPTION_SHIFT,
+)
+from sidecar.relay.shared cimport Relay, now_ns
+
+from sidecar.relay.framer import split_inline
+from sidecar.relay.plan import FAILED_PLAN, SILENT_PLAN, arguments
+
+cdef Py_ssize_t _HELD_MAX = 1 << 20            # the largest request that is seen whole
+cdef long long _BROKEN_MAX = 128 * 1024        # bytes forwarded after a framing error: more than the engine reads before it refuses
+cdef double _LINGER_S = 5.0                    # for the last bytes to a client that reads slowly, once the engine has closed
+cdef long long _ABANDONED_NS = 60_000_000_000  # without a reply, after the client has left
+cdef double _RETRY_S = 0.01                    # between attempts to reach the engine
+
+cdef bytes _UNAVAILABLE = b"-LOADING valkey-sidecar: the engine does not answer, try again later\r\n"
+cdef bytes _TOO_LARGE = b"-ERR Protocol error: too large a request for a command that is inspected\r\n"
+
+
+cdef bint _says_block(const char* p, const char* end) noexcept nogil:
+    """Whether XREAD or XREADGROUP has a BLOCK option (it stands before STREAMS)."""
+    while p + 5 < end:
+        if ((p - 1)[0] == 10 or (p - 1)[0] == 32) and (p[5] == 13 or p[5] == 32) and (p[0] | 32) == 98 and (p[1] | 32) == 108 \
+                and (p[2] | 32) == 111 and (p[3] | 32) == 99 and (p[4] | 32) == 107:
+            return True
+        if p + 7 < end and (p - 1)[0] == 10 and (p[0] | 32) == 115 and (p[1] | 32) == 116 and (p[2] | 32) == 114 and (p[6] | 32) == 115:
+            return False
+        p += 1
+    return False
+
+
+cdef class Session(Owner):
+    """One client. sock: its connected socket; peer, local: its two addresses as text; transport: "tcp" or "unix"."""
+
+    def __init__(self, Relay relay not None, sock, str peer, str local, str transport, bint is_local):
+        self.relay = relay
+        self.peer = peer
+        self.local = local
+        self.transport = transport
+        self.is_local = is_local
+        self.requests = RequestFramer(relay.table)
+        self.active_ns = now_ns()
+        self.client = Channel(relay.poller, sock, self._readable, self._drained, CONNECTING | (STOPPED if relay.stopped else 0))
+        relay.sessions.add(self)
+
+    # ---- connecting ------------------------------------------------------------------------------------------------------------
+
+    def start(self):
+        """Connect to the engine, then take requests. Without an engine for engine_timeout seconds: an error reply."""
+        self.deadline = self.relay.loop.time() + self.relay.engine_timeout
+        self._connect()
+
+    def _connect(self):
+        self.timer = None
+        if self.closed:
+            return
+        sock = None
+        try:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            sock.connect(self.relay.engine_socket)
+        except OSError:     # not there (a restart), its backlog is full, or no descriptor is left
+            if sock is not None:
+                sock.close()
+            if self.relay.loop.time() >= self.deadline:
+                self.client.on_readable = self._refuse
+                self.client.resume(CONNECTING)
+            else:
+                self.timer = self.relay.loop.call_later(_RETRY_S, self._connect)
+            return
+        self.route = HomeRoute(self.relay, self, sock)
+        self.client.resume(CONNECTING)
+
+    def _refuse(self):
+        cdef Py_ssize_t n = self.client.receive(self.relay.buffer, self.relay.buffer_size)
+        if n == -1:
+            return
+        if n > 0:
+            self.client.send(_UNAVAILABLE, len(_UNAVAILABLE))
+        self.close()
+
+    # ---- requests --------------------------------------------------------------------------------------------------------------
+
+    def _readable(self):
+        cdef Py_ssize_t n = self.client.receive(self.relay.buffer, self.relay.buffer_size)
+        cdef long long now
+        if n > 0:
+            now = now_ns()
+            self.active_ns = now
+            self._take(self.relay.buffer, n, now)
+        elif n != -1:
+            self.client_left = True
+            self.client.pause(HOLD)
+            if n == -2:
+                self.client.failed = True
+            self._depart()
+
+    cdef int _take(self, const char* data, Py_ssize_t n, long long now) except -1:
+        cdef const char* p = data
+        cdef const char* end = data + n
+        cdef const char* start = data          # of the request that p is in, as far as it is here
+        cdef const char* unsent = data
+        cdef bytearray held = None
+        cdef RequestFramer framer = self.requests
+        cdef const Command* command
+        cdef HomeRoute route = self.route
+        if self.broken:
+            self.broken_bytes += n
+            if self.broken_bytes > _BROKEN_MAX:    # the engine should have refused long ago
+                self.client.pause(HOLD)
+                return 0
+            route.upstream.send(data, n)
+            if route.upstream.length:
+                self.client.pause(BACKLOG)
+            return 0
+        if self.held is not None:
+            held = self.held
+            self.held = None
+            held += data[:n]
+            start = unsent = PyByteArray_AS_STRING(held)
+            p = start + self.held_parsed
+            end = start + PyByteArray_GET_SIZE(held)
+        while p < end:
+            p = framer.next(p, end)
+            if framer.event == FRAME:
+                command = framer.command
+                if command != NULL and command.kind == PLAIN and not framer.is_inline and not self.replies_off and not self.skip_next:
+                    route.expect(REPLY, command.id, 0, framer.argc - 1, framer.size, False, now)
+                elif framer.is_inline or (command != NULL and command.kind == HELD):
+                    route.upstream.send(unsent, start - unsent)
+                    unsent = p
+                    self._request(start, p, now)
+                else:
+                    self._request(start, p, now)
+                start = p
+                if self.broken or self.client.paused & HOLD:
+                    break
+            elif framer.event == EMPTY:
+                start = p
+            elif framer.event == BROKEN:       # the engine will say what is wrong and close
+                route.expect(REFUSAL, 0, 0, 0, 0, False, now)
+                self.broken = True
+                break
+        if self.closed:
+            return 0
+        if self.broken:
+            route.upstream.send(unsent, end - unsent)
+        elif self.client.paused & HOLD:        # the rest waits
+            route.upstream.send(unsent, start - unsent)
+            self.held = bytearray(start[:end - start]) if start < end else None
+            self.held_parsed = 0
+        elif start < end and framer.undecided():
+            route.upstream.send(unsent, start - unsent)
+            if end - start > _HELD_MAX and framer.command != NULL and framer.command.kind == HELD:
+                self.client.send(_TOO_LARGE, len(_TOO_LARGE))
+                self.close()
+                return 0
+            if end - start > _HELD_MAX:
+                route.upstream.send(start, end - start)
+            else:
+                self.held = bytearray(start[:end - start])
+                self.held_parsed = end - start
+        else:
+            route.upstream.send(unsent, end - unsent)
+        if route.upstream.length:
+            self.client.pause(BACKLOG)
+        return 0
+
+    cdef int _request(self, const char* start, const char* end, long long now) except -1:
+        """A complete request that is not a plain one. Inline and HELD ones have not been forwarded yet."""
+        cdef RequestFramer framer = self.requests
+        cdef const Command* command
+        cdef HomeRoute route = self.route
+        cdef bint silent = self.replies_off or self.skip_next
+        cdef Py_ssize_t identifier
+        cdef list args = None
+        cdef bytes request
+        cdef int kind, awaiting = REPLY, flags = 0
+        cdef long long argc
+        if framer.is_inline:
+            request = start[:end - start]
+            args = split_inline(request)
+            if args is None:
+                route.expect(REFUSAL, 0, 0, 0, 0, False, now)
+                self.broken = True
+                route.upstream.send(start, end - start)
+                return 0
+            if not args:                       # an empty line
+                route.upstream.send(start, end - start)
+                return 0
+            framer.inline_command(args[0], args[1] if len(args) > 1 else None)
+            framer.argc = len(args)
+        command = framer.command
+        kind = command.kind if command != NULL else <int>PLAIN
+        identifier = command.id if command != NULL else 0
+        argc = framer.argc - 1
+        if kind == HELD:
+            request = start[:end - start]
+            return self._inspect(request, identifier, args if args is not None else arguments(request), now)
+        if framer.is_inline:
+            route.upstream.send(start, end - start)
+        if kind == BLOCKING:
+            flags = BLOCKS
+        elif kind == MAYBE_BLOCKING:
+            if _says_block(start + 1, end):
+                flags = BLOCKS
+        elif kind == MULTI:
+            awaiting = MULTI_REPLY
+            self.requesting_multi = True
+        elif kind == EXEC or kind == DISCARD:
+            awaiting = EXEC_REPLY if kind == EXEC else DISCARD_REPLY
+            self.requesting_multi = False
+        elif kind == RESET:
+            awaiting = RESET_REPLY
+            self.requesting_multi = False
+            self.replies_off = False
+            silent = self.skip_next            # OFF ends before its reply, SKIP after it
+        elif kind == SUBSCRIBE or kind == UNSUBSCRIBE:
+            awaiting = CONFIRMATIONS if kind == SUBSCRIBE else DEPARTURES
+            flags = command.subscription << SUBSCRIPTION_SHIFT
+            if silent:                                 # its confirmations come nevertheless
+                return route.unfollow("subscribe_without_replies", now)
+            if self.requesting_multi:                  # EXEC's reply will have more elements than it says
+                return route.unfollow("subscribe_in_transaction", now)
+        elif kind == MONITOR:
+            awaiting = MONITOR_REPLY
+        self.skip_next = False
+        return route.expect(awaiting, identifier, flags, argc, framer.size, silent, now)
+
+    def reply_mode(self, str mode):
+        """CLIENT REPLY has been asked for: ON, OFF or SKIP."""
+        self.mode_asked = True
+        if self.requesting_multi:              # it takes effect in the middle of EXEC
+            return
+        if mode == "ON":
+            self.replies_off = self.skip_next = False
+        elif mode == "OFF":
+            self.replies_off = True
+        elif not self.replies_off:
+            self.skip_next = True
+
+    cdef int _inspect(self, bytes request, Py_ssize_t command, list args, long long now) except -1:
+        """Ask what becomes of a request that is here as a whole."""
+        cdef str name = self.relay.table.names[command]
+        if self.route.raw or self.route.unmeasured:        # nobody will see the reply: what must not pass is made harmless
+            answer = self.relay.special.unfollowed(self, name, args)
+            if answer is not None:
+                request = answer
+            return self.route.upstream.send(request, len(request))
+        answer = self.relay.special(self, name, args, request)
+        if inspect.isawaitable(answer):
+            self.client.pause(HOLD)
+            self.task = self.relay.loop.create_task(self._apply_later(answer, request, command, now))
+            return 0
+        return self._apply(answer, request, command, now)
+
+    async def _apply_later(self, awaitable, bytes request, Py_ssize_t command, long long now):
+        try:
+            plan = await awaitable
+        except Exception:
+            plan = FAILED_PLAN
+        self.task = None
+        if not self.closed:
+            self._apply(plan, request, command, now)
+            if plan is None or not plan.sync:
+                self._release()
+
+    cdef int _apply(self, object plan, bytes request, Py_ssize_t command, long long now) except -1:
+        cdef HomeRoute route = self.route
+        cdef bint silent = self.replies_off or self.skip_next      # CLIENT REPLY has just set them, if it was that
+        if not self.mode_asked:
+            self.skip_next = False
+        self.mode_asked = False
+        if plan is None:
+            route.expect(REPLY, command, 0, 0, len(request), silent, now)
+        elif plan is SILENT_PLAN:
+            if self.requesting_multi:          # queued, and EXEC's reply will have no place for it
+                route.unfollow("no_reply_in_transaction", now)
+            route.expect(REPLY, command, 0, 0, len(request), True, now)
+        else:
+            route.expect_planned(plan, command, len(request), silent, now)
+            if plan.request is not None:
+                request = plan.request
+            if plan.sync:
+                self.client.pause(HOLD)        # what follows is a command, or the replication stream
+        return route.upstream.send(request, len(request))
+
+    cdef int _release(self) except -1:
+        """Go on with the requests that waited."""
+        cdef bytearray held = self.held
+        if self.closed:
+            return 0
+        if self.client_left:
+            self.client.paused &= ~HOLD
+        else:
+            self.client.resume(HOLD)
+        if held is not None and self.held_parsed == 0:
+            self.held = None
+            self._take(PyByteArray_AS_STRING(held), PyByteArray_GET_SIZE(held), now_ns())
+        if self.client_left and not self.closed:
+            self.client.pause(HOLD)
+            self._depart()
+        return 0
+
+    # ---- what the route tells --------------------------------------------------------------------------------------------------
+
+    cdef int deliver(self, const char* data, Py_ssize_t n) except -1:
+        if n > 0:
+            self.client.send(data, n)
+        return 0
+
+    cdef int answered(self) except -1:
+        if self.client.length:
+            self.route.upstream.pause(BACKLOG)
+        if self.client_left or self.client.failed:
+            self._depart()
+        return 0
+
+    cdef int follow(self) except -1:
+        if self.task is None and self.client.paused & HOLD:
+            self._release()
+        return 0
+
+    cdef int taken(self) except -1:
+        self.client.resume(BACKLOG)
+        if self.client_left:
+            self._depart()
+        return 0
+
+    cdef int ended(self) except -1:
+        return self._finish("client_gone" if self.client_left else "connection_lost")
+
+    # ---- endings ---------------------------------------------------------------------------------------------------------------
+
+    def stop(self):
+        """Take no more requests. A replica goes on: its acknowledgements are what a shutdown waits for."""
+        if self.route is None or not self.route.replica:
+            self.client.pause(STOPPED)
+
+    def go_on(self):
+        """Take requests again."""
+        self.client.resume(STOPPED)
+
+    def _drained(self):
+        if self.finished:
+            self.close()
+        else:
+            self.route.upstream.resume(BACKLOG)
+            if self.client.failed:
+                self._depart()
+
+    cdef int _depart(self) except -1:
+        """The client has left. What was read from it is executed; a blocked call, a subscription, a stream end at once."""
+        if not self.client_left:
+            self.client_left = True
+            self.client.pause(HOLD)
+        if self.closed or self.task is not None:
+            return 0
+        if self.route is None or self.route.settled():
+            return self._finish("client_gone")
+        return 0
+
+    cdef int _finish(self, str error_type) except -1:
+        """Nothing more will come from the engine: close when the client has what there is."""
+        if self.closed or self.finished:
+            return 0
+        if self.client.length == 0 or self.client.failed:
+            self.close()
+            return 0
+        self.finished = True
+        self.client.pause(HOLD)
+        self.route.forget(error_type)
+        self.route.close()
+        self.relay.check_quiet()
+        self.timer = self.relay.loop.call_later(_LINGER_S, self.close)
+        return 0
+
+    def close_if_idle(self, long long now, double timeout_s):
+        """Close the session when `timeout_s` (0: never) have passed without a byte, or its departed client's commands were abandoned."""
+        cdef long long idle = now - self.active_ns
+        if (timeout_s and idle > timeout_s * 1e9 and (self.route is None or not self.route.spared())) or \
+                (self.client_left and idle > _ABANDONED_NS):
+            self.close()
+
+    def close(self):
+        """Close both sides now. May be called twice."""
+        if self.closed:
+            return
+        self.closed = True
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        if self.task is not None:
+            self.task.cancel()
+            self.task = None
+        self.client.close()
+        if self.route is not None:
+            self.route.forget("client_gone" if self.client_left else "connection_lost")
+            self.route.close()
+        self.held = None
+        self.relay.sessions.discard(self)
+        self.relay.check_quiet()
+        if self.relay.on_closed is not None:
+            self.relay.on_closed(self)
+
+    @property
+    def upstream_inode(self):
+        """The inode of our side of the upstream connection, 0 without one."""
+        if self.route is None or self.route.upstream.sock is None:
+            return 0
+        return os.fstat(self.route.upstream.sock.fileno()).st_ino

@@ -1,0 +1,33 @@
+# What all sessions of one worker share.
+
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from sidecar.relay.channel cimport Poller
+from sidecar.relay.commands cimport CommandTable
+from telemetry.ledger cimport Ledger
+
+cdef inline long long now_ns() noexcept nogil:
+    """The monotonic clock, in nanoseconds."""
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <long long>t.tv_sec * 1000000000 + t.tv_nsec
+
+cdef class Relay:
+    cdef readonly object loop
+    cdef readonly Poller poller
+    cdef readonly CommandTable table
+    cdef readonly Ledger ledger
+    cdef public object special           # sidecar.relay.special.Special
+    cdef public object on_closed         # (session) -> None
+    cdef public object on_quiet          # () -> None, when nothing but blocked calls is in flight; None: nobody waits
+    cdef public object on_unknown        # () -> None, when an unknown command succeeded
+    cdef public str engine_socket
+    cdef public double engine_timeout    # seconds
+    cdef readonly set sessions
+    cdef readonly bint stopped
+    cdef readonly long long in_flight
+    cdef long long blocking
+    cdef char* buffer                    # for every read; what it holds is used up before the next
+    cdef size_t buffer_size
+
+    cdef int check_quiet(self) except -1

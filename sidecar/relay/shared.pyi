@@ -1,0 +1,33 @@
+import asyncio
+from collections.abc import Callable
+
+from sidecar.relay.commands import CommandTable
+from sidecar.relay.session import Session
+from sidecar.relay.special import Special
+from telemetry.ledger import Ledger
+
+class Relay:
+    loop: asyncio.AbstractEventLoop
+    table: CommandTable
+    ledger: Ledger
+    special: Special
+    on_closed: Callable[[Session], None] | None
+    on_quiet: Callable[[], None] | None
+    on_unknown: Callable[[], None] | None
+    engine_socket: str
+    engine_timeout: float
+    sessions: set[Session]
+    stopped: bool
+    in_flight: int
+    quiet: bool
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        table: CommandTable,
+        ledger: Ledger,
+        engine_socket: str,
+        engine_timeout: float = 5.0,
+    ) -> None: ...
+    def stop_requests(self) -> None: ...
+    def resume_requests(self) -> None: ...
+    def close_idle(self, timeout_s: float) -> None: ...

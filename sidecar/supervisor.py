@@ -1,0 +1,392 @@
+"""The supervisor: the process that people start, and the parent of all others.
+
+Owns the order of things: what is started when, what the end of a child means, how everything ends. It never touches a
+client's bytes, and leaves each child to the module that knows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from sidecar import listeners
+from sidecar.answers import Answers
+from sidecar.conf import encode
+from sidecar.configuration import Configuration
+from sidecar.daemon import DEFAULT_PIDFILE, Notifier, PidFile, go_to_background, supervisor_kind
+from sidecar.engine.commandtable import Table
+from sidecar.engine.datalock import DataLock, FolderTakenError
+from sidecar.engine.embedded import End, Engine
+from sidecar.engine.folder import PrivateFolder
+from sidecar.front import Front
+from sidecar.journal import Journal, Level
+from sidecar.launch import Launch
+from sidecar.listeners import ListenError
+from sidecar.processes import Children, share_open_files
+from sidecar.status import Status
+from sidecar.worker_process import WorkerProcess
+from sidecar.workers import ConnectionCounts, Workers
+from telemetry.totals import Totals
+
+_PROGRAM = "valkey-sidecar"
+_FAILURE = 1
+
+# HTTP is imported when clients are served, or after this time: who waits for a long load wants /livez before its end.
+_HTTP_AFTER_S = 1.0
+# Between a second Ctrl-C's SIGTERM and SIGINT to the engine: both at once would arrive in the wrong order.
+_INSIST_AFTER_S = 0.05
+# Beyond the workers' own time limit for draining.
+_DRAIN_GRACE_S = 0.5
+
+
+class StartError(Exception):
+    """The server cannot start: one line for the person who started it."""
+
+
+def run(configuration: Configuration, children: Children, first_worker: WorkerProcess | None = None) -> int:
+    """Run the server until it has ended, and return its exit code. Raises ConfigurationError without an engine.
+
+    first_worker: one that runs already, among `children`; not for a daemon.
+    """
+    listener = configuration.listener
+    kind = supervisor_kind(listener.supervised)
+    if listener.daemonize and kind is None:
+        go_to_background()
+    journal = Journal()
+    supervisor = Supervisor(configuration, Notifier(kind), journal, children, first_worker)
+    early = _EarlySignals()
+    try:
+        try:
+            supervisor.prepare()
+            supervisor.spawn()
+        except (StartError, ListenError, FolderTakenError, OSError) as error:
+            supervisor.show_log()
+            for line in error.lines if isinstance(error, ListenError) else (str(error),):
+                sys.stderr.write(f"{_PROGRAM}: {line}\n")
+            return _FAILURE
+        # Not uvloop's loop: it keeps SIGCHLD to itself, and what runs here is no traffic.
+        with asyncio.Runner() as runner:
+            return runner.run(supervisor.main(early))
+    finally:
+        supervisor.clean_up()
+
+
+class _EarlySignals:
+    """Keeps what arrives before the event loop takes signals."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, _frame: self.received.append(number))
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+class Supervisor:
+    """The server as a whole. `prepare` and `spawn` come before the event loop, `main` is its life."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        notifier: Notifier,
+        journal: Journal,
+        children: Children,
+        first_worker: WorkerProcess | None,
+    ) -> None:
+        self._configuration = configuration
+        self._notifier = notifier
+        self._journal = journal
+        self._front = Front(configuration.listener, configuration.path, journal)
+        self._children = children
+        self._first_worker = first_worker
+        self._totals = Totals()
+        self._http_sockets: list[socket.socket] = []
+        self._folder: PrivateFolder | None = None
+        self._lock: DataLock | None = None
+        self._pidfile: PidFile | None = None
+        self._log_shown = False
+        self._was_ready = False
+        self._stop_asked = asyncio.Event()
+        self._insisted = asyncio.Event()
+
+    # ---- start -----------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Take what only one server can have, before anything is started. Raises StartError and the like."""
+        configuration, listener = self._configuration, self._configuration.listener
+        for warning in configuration.warnings:
+            self._journal.warning("configuration.warning", warning)
+        self._check_logfile()
+        self._front.fit_maxclients()
+        if self._first_worker is not None:
+            share_open_files(self._first_worker.child)
+        self._front.open()
+        self._bind_http()
+        if configuration.has_persistence:
+            self._lock = DataLock.take(configuration.dir)
+            if self._lock is None and os.path.isdir(encode(configuration.dir)):
+                self._journal.warning(
+                    "data.unlocked", f"The data folder {configuration.dir} cannot be locked: keep other servers out."
+                )
+        if listener.daemonize or listener.pidfile:
+            pidfile = configuration.path(listener.pidfile or DEFAULT_PIDFILE)
+            self._pidfile = PidFile(os.fsdecode(encode(pidfile)))
+            if problem := self._pidfile.write():
+                self._journal.warning("pidfile.failed", problem)
+        self._folder = PrivateFolder.create()
+        self._assemble(self._folder)
+
+    def _assemble(self, folder: PrivateFolder) -> None:
+        configuration = self._configuration
+        launch = Launch(configuration, self._front, folder, None if self._lock is None else self._lock.fd)
+        self._launch = launch
+        self._engine = Engine(launch.plan, folder, self._children, self._journal, launch.policy())
+        self._answers = Answers(
+            self._front,
+            self._engine,
+            launch.private,
+            configuration.file,
+            self._journal,
+            injected=launch.injected,
+            default_is_open=configuration.requirepass is None,
+        )
+        self._counts = ConnectionCounts()
+        self._workers = Workers(
+            configuration.workers,
+            self._children,
+            self._journal,
+            self._configure,
+            self._answers,
+            self._totals,
+            self._counts,
+        )
+        self._answers.workers = self._workers
+        self._answers.tell_workers = lambda: self._workers.tell("update", self._settings())
+        self._workers.on_change = self._tell_ready
+        self._status = Status(os.getpid(), self._engine, self._workers, self._totals)
+
+    def spawn(self) -> None:
+        """Start the children; they start up while this process imports the rest."""
+        self._workers.spawn(self._first_worker)
+        try:
+            self._engine.spawn()
+        except OSError as error:
+            raise StartError(f"the engine could not be started: {error}") from None
+
+    def _bind_http(self) -> None:
+        sidecar = self._configuration.sidecar
+        try:
+            bound, _ = listeners.bind_tcp([sidecar.http_bind], sidecar.http_port, backlog=128)
+        except ListenError as error:
+            where = f"{sidecar.http_bind}:{sidecar.http_port}"
+            if self._configuration.was_given("sidecar-http-port") or self._configuration.was_given("sidecar-http-bind"):
+                reason = error.lines[0].rpartition(": ")[2]
+                raise StartError(
+                    f"sidecar-http-port: {where} cannot be listened on: {reason}; give another port or address"
+                ) from None
+            self._journal.warning(
+                "http.port_taken",
+                f"Somebody else listens on {where}: there are no metrics and no health checks over HTTP. "
+                "Choose a port with sidecar-http-port.",
+            )
+        else:
+            self._http_sockets = [listener.socket for listener in bound]
+
+    def _check_logfile(self) -> None:
+        listener = self._configuration.listener
+        if not listener.logfile:
+            return
+        path = self._configuration.path(listener.logfile)
+        try:
+            os.close(os.open(encode(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        except OSError as error:
+            raise StartError(f"logfile: {path} cannot be opened: {error.strerror}") from None
+
+    # ---- life ------------------------------------------------------------------------------------------------------
+
+    async def main(self, early: _EarlySignals) -> int:
+        """From the first turn of the loop to the end of every child."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._signalled, signal.SIGTERM)
+        loop.add_signal_handler(signal.SIGINT, self._signalled, signal.SIGINT)
+        for number in early.received:
+            self._signalled(number)
+        self._children.attach(loop)
+        self._workers.attach()
+        engine = asyncio.create_task(self._engine.run(self), name="engine")
+        http = asyncio.create_task(self._serve_http(), name="http")
+        self.show_log()
+        try:
+            while not engine.done():
+                stop = asyncio.create_task(self._stop_asked.wait())
+                await asyncio.wait([engine, stop], return_when=asyncio.FIRST_COMPLETED)
+                stop.cancel()
+                if not engine.done():
+                    await self._stop()
+            end = engine.result()
+        except BaseException:
+            # A fault of ours must not cost the user's data: PDEATHSIG would kill the engine unsaved.
+            await self._engine.stop()
+            raise
+        finally:
+            self._status.stopping = True
+            await self._workers.stop()
+            http.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await http
+        self._tell_end(end)
+        return end.code
+
+    async def _stop(self) -> None:
+        """SIGTERM or Ctrl-C: finish what is in flight, let the engine save; go on serving when it refuses to end."""
+        self._stop_asked.clear()
+        self._insisted.clear()
+        self._status.stopping = True
+        self._workers.hold_newcomers()
+        self._notifier.stopping()
+        self._journal.notice("server.stopping", "Shutting down: no new clients, commands in flight are finished.")
+        timeout_s = self._configuration.sidecar.drain_timeout
+        drain = asyncio.create_task(self._workers.ask("drain", {"timeout": timeout_s}, timeout_s + _DRAIN_GRACE_S))
+        insisted = asyncio.create_task(self._insisted.wait())
+        await asyncio.wait([drain, insisted], return_when=asyncio.FIRST_COMPLETED)
+        drain.cancel()
+        insist = asyncio.create_task(self._insist())
+        refusal = await self._engine.stop()
+        insisted.cancel()
+        insist.cancel()
+        if refusal is None:
+            return
+        self._status.stopping = False
+        self._journal.warning("server.resumed", f"The engine did not end, because {refusal}: serving on.")
+        if self._engine.table is not None:
+            self._workers.set_commands(self._engine.table)
+        self._workers.tell("resume")
+        self._notifier.resumed()
+
+    async def _insist(self) -> None:
+        await self._insisted.wait()
+        await asyncio.sleep(_INSIST_AFTER_S)
+        self._engine.insist()
+
+    def _signalled(self, number: int) -> None:
+        name = signal.Signals(number).name
+        self._journal.notice("server.signal", f"Received {name} scheduling shutdown...")
+        if self._status.stopping and number == signal.SIGINT:
+            self._insisted.set()
+        elif not self._status.stopping:
+            self._stop_asked.set()
+
+    def engine_accepts(self, table: Table) -> None:
+        """The engine's socket accepts: so may the workers; a client gets the engine's own LOADING."""
+        if not self._status.stopping:
+            self._workers.set_commands(table)
+
+    def engine_ready(self, ready: bool) -> None:
+        """The engine began, or ceased, to answer."""
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        ready, _ = self._status.ready()
+        if ready == self._was_ready:
+            return
+        self._was_ready = ready
+        if ready:
+            self._journal.notice("server.ready", f"Ready to accept connections on {self._front.addresses()}.")
+            self._notifier.ready()
+
+    def _tell_end(self, end: End) -> None:
+        if not end.explanation:
+            self._journal.notice("server.ended", "The engine has ended, and so does the server.", code=end.code)
+            return
+        self._journal.warning("server.failed", f"The server ends, because {end.explanation}.", code=end.code)
+        if not end.started:
+            said = "".join(f"\n{word}" for word in end.last_words)
+            sys.stderr.write(f"{_PROGRAM}: {end.explanation}{'; it said:' if said else ''}{said}\n")
+
+    def _settings(self) -> dict[str, Any]:
+        configuration = self._configuration
+        settings = {
+            **self._front.worker_settings(),
+            "engine_timeout": configuration.sidecar.engine_timeout,
+            "ledger": configuration.sidecar.ledger,
+            "enable_debug_command": configuration.enable_debug_command,
+            "enable_protected_configs": configuration.enable_protected_configs,
+            "enable_module_command": configuration.enable_module_command,
+            "config_file": configuration.file or "",
+            "own_connections": 1,
+            "injected": self._launch.injected(),
+        }
+        return {"settings": settings, "config_values": self._front.settings.config_values()}
+
+    def _configure(self, index: int) -> tuple[dict[str, Any], list[int]]:
+        assert self._folder is not None
+        body = {
+            **self._settings(),
+            "worker": index,
+            "engine_socket": self._folder.socket,
+            "listeners": [listener.describe() for listener in self._front.listeners],
+            "rename": self._configuration.rename_commands,
+        }
+        return body, [self._counts.fd, *(listener.socket.fileno() for listener in self._front.listeners)]
+
+    async def _serve_http(self) -> None:
+        if not self._http_sockets:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HTTP_AFTER_S):
+                await self._workers.first_ready.wait()
+        from sidecar.control import http
+
+        await http.serve(http.create_app(self._status), self._http_sockets)
+
+    # ---- log and end -----------------------------------------------------------------------------------------------
+
+    def show_log(self) -> None:
+        """From now on the log is written, and what was said so far."""
+        if self._log_shown:
+            return
+        self._log_shown = True
+        from telemetry import logs
+        from telemetry.names import SEVERITIES
+
+        listener = self._configuration.listener
+        loglevel: Any = self._configuration.loglevel
+        log_format: Any = self._configuration.sidecar.log_format
+        with contextlib.suppress(OSError):
+            logs.configure(
+                format=log_format,
+                level=loglevel if loglevel in (*SEVERITIES, "nothing") else "notice",
+                logfile=self._configuration.path(listener.logfile) if listener.logfile else "",
+                syslog_enabled=listener.syslog_enabled,
+                syslog_ident=listener.syslog_ident,
+                syslog_facility=listener.syslog_facility,
+            )
+        log = logs.get_logger()
+        lowest = SEVERITIES.get(loglevel, SEVERITIES["notice"])
+
+        def sink(when: float, level: Level, event: str, message: str, attributes: dict[str, Any]) -> None:
+            nonlocal lowest
+            if event == "engine.log" and SEVERITIES[level] < lowest:
+                # The engine has filtered its lines itself: a lower one means that CONFIG SET loglevel came.
+                lowest = SEVERITIES[level]
+                logs.set_level(level)  # type: ignore[arg-type]
+            log.record(level, event, message, attributes, timestamp=datetime.fromtimestamp(when, UTC))
+
+        self._journal.attach(sink)
+
+    def clean_up(self) -> None:
+        """Leave nothing behind. The children have ended, or end with us."""
+        self._front.close()
+        for sock in self._http_sockets:
+            sock.close()
+        if self._pidfile is not None:
+            self._pidfile.remove()
+        if self._folder is not None:
+            self._folder.remove()
+        if self._lock is not None:
+            self._lock.release()

@@ -1,0 +1,273 @@
+"""The relay workers: started, told, counted, replaced.
+
+Owns the worker processes and the links to them. A worker that dies is replaced at once; only one that died before it
+was ready is replaced with delay. It never decides what the workers are told and never reads what they measure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import mmap
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from sidecar.journal import Journal
+from sidecar.link import Link
+from sidecar.processes import Child, Children
+from sidecar.worker_process import WorkerProcess, spawn_worker
+
+MOST_WORKERS = 64
+_SLOT_BYTES = 8
+
+_BACKOFF_FIRST_S = 0.1
+_BACKOFF_MOST_S = 5.0
+
+_COMMANDS_PER_MESSAGE = 500
+
+# A worker that was told to stop has only to write its last figures.
+_STOP_WITHIN_S = 2.0
+_LAST_FRAMES_WITHIN_S = 1.0
+
+
+class Requests(Protocol):
+    """Answers what workers ask."""
+
+    async def answer(self, kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a request of this kind."""
+
+    def notice(self, kind: str, body: Mapping[str, Any]) -> None:
+        """A message that wants no answer."""
+
+
+class Figures(Protocol):
+    """Where snapshots go."""
+
+    def apply(self, worker: int, frame: bytes) -> None: ...
+
+    def worker_gone(self, worker: int) -> None: ...
+
+
+class ConnectionCounts:
+    """How many clients each worker has, in memory that all of them share: that is how maxclients holds for all."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("valkey-sidecar-clients", os.MFD_CLOEXEC)
+        os.ftruncate(self.fd, MOST_WORKERS * _SLOT_BYTES)
+        self._slots = mmap.mmap(self.fd, MOST_WORKERS * _SLOT_BYTES)
+
+    def clear(self, index: int) -> None:
+        """A worker died, and its clients' connections with it."""
+        self._slots[index * _SLOT_BYTES : (index + 1) * _SLOT_BYTES] = bytes(_SLOT_BYTES)
+
+
+class Worker:
+    """One worker process. `number` names this incarnation: it is never used again."""
+
+    def __init__(self, index: int, number: int, child: Child, ours: socket.socket) -> None:
+        self.index = index
+        self.number = number
+        self.child = child
+        self.socket = ours
+        self.ready = False
+        self.was_ready = False
+        self.link: Link | None = None
+        self.link_closed = asyncio.Event()
+
+
+class Workers:
+    """All of them.
+
+    configure: the body of `configure` for a worker and the descriptors that go with it, asked for at every start.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        children: Children,
+        journal: Journal,
+        configure: Callable[[int], tuple[dict[str, Any], list[int]]],
+        requests: Requests,
+        figures: Figures,
+        counts: ConnectionCounts,
+    ) -> None:
+        self.restarts = 0
+        self.on_change: Callable[[], None] = lambda: None
+        self.first_ready = asyncio.Event()
+        self._children = children
+        self._journal = journal
+        self._configure = configure
+        self._requests = requests
+        self._figures = figures
+        self._counts = counts
+        self._numbers = itertools.count(1)
+        self._workers: dict[int, Worker] = {}
+        self._indexes = range(count)
+        self._keepers: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._commands: list[dict[str, Any]] = []
+        self._partial_peers: list[list[Any]] = []
+        self._asking_peers = asyncio.Lock()
+
+    def spawn(self, first: WorkerProcess | None = None) -> None:
+        """Start all processes, but for the first where it runs already. Needs no event loop. Raises OSError."""
+        for index in self._indexes:
+            self._workers[index] = self._spawn(index, first if index == 0 else None)
+
+    def attach(self) -> None:
+        """Talk to them from now on, and keep them alive."""
+        self._keepers = [asyncio.create_task(self._keep(index), name=f"worker {index}") for index in self._indexes]
+
+    @property
+    def ready(self) -> bool:
+        """Whether one of them accepts clients."""
+        return any(worker.ready for worker in self._workers.values())
+
+    @property
+    def pids(self) -> list[int]:
+        return [worker.child.pid for worker in self._workers.values() if worker.child.code is None]
+
+    def tell(self, kind: str, body: Mapping[str, Any] | None = None, fds: Sequence[int] = ()) -> None:
+        """Send a message to all of them."""
+        for worker in self._workers.values():
+            if worker.link is not None:
+                worker.link.send(kind, dict(body or {}), fds)
+
+    def set_commands(self, table: Sequence[tuple[str, list[str]]]) -> None:
+        """Tell the command table to all of them, those that come later too. A worker accepts once it has it."""
+        self._commands = []
+        # A packet of the link takes some 190 KB; subcommands follow their command and must not part from it.
+        part: list[tuple[str, list[str]]] = []
+        for entry in table:
+            if len(part) >= _COMMANDS_PER_MESSAGE and "|" not in entry[0]:
+                self._commands.append({"commands": part, "more": True})
+                part = []
+            part.append(entry)
+        self._commands.append({"commands": part})
+        for message in self._commands:
+            self.tell("commands", message)
+
+    def hold_newcomers(self) -> None:
+        """A worker that starts from now on does not accept, until the command table is set again."""
+        self._commands = []
+
+    async def ask(self, kind: str, body: Mapping[str, Any], within_s: float) -> list[dict[str, Any]]:
+        """The answers to a request by all who answer in time."""
+        links = [worker.link for worker in self._workers.values() if worker.link is not None and worker.ready]
+        asked = (link.request(kind, dict(body), timeout=within_s) for link in links)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        return [answer for answer in answers if isinstance(answer, dict)]
+
+    async def peers(self, within_s: float) -> dict[int, tuple[str, str]]:
+        """Of every session: the inode of its socket to the engine, and the addresses of both ends of its client's."""
+        async with self._asking_peers:
+            self._partial_peers.clear()
+            answers = await self.ask("peers", {}, within_s)
+            rows = list(itertools.chain(self._partial_peers, *(answer["peers"] for answer in answers)))
+        return {int(inode): (str(peer), str(local)) for inode, peer, local in rows}
+
+    async def stop(self) -> None:
+        """Have them write their last figures, close every session and end."""
+        self._stopping = True
+        self.tell("stop")
+        if self._keepers:
+            _, late = await asyncio.wait(self._keepers, timeout=_STOP_WITHIN_S)
+            for worker in self._workers.values():
+                worker.child.send_signal(signal.SIGKILL)
+            for keeper in late:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await keeper
+
+    def _spawn(self, index: int, running: WorkerProcess | None = None) -> Worker:
+        process = running or spawn_worker(self._children, index)
+        return Worker(index, next(self._numbers), process.child, process.socket)
+
+    async def _keep(self, index: int) -> None:
+        backoff_s = _BACKOFF_FIRST_S
+        while True:
+            worker = self._workers[index]
+            self._connect(worker)
+            code = await worker.child.wait()
+            await self._bury(worker)
+            if self._stopping:
+                return
+            if worker.was_ready:
+                backoff_s = _BACKOFF_FIRST_S
+                wait_s = 0.0
+            else:
+                wait_s, backoff_s = backoff_s, min(backoff_s * 2, _BACKOFF_MOST_S)
+            self._journal.warning(
+                "worker.restarted",
+                f"Worker {index} ended with code {code} and is replaced{f' in {wait_s:g} s' if wait_s else ''}.",
+                worker=index,
+                code=code,
+            )
+            while True:
+                await asyncio.sleep(wait_s)
+                if self._stopping:
+                    return
+                try:
+                    self._workers[index] = self._spawn(index)
+                except OSError as error:
+                    self._journal.error("worker.not_started", f"Worker {index} could not be started: {error}.")
+                    wait_s = _BACKOFF_MOST_S
+                    continue
+                break
+            self.restarts += 1
+
+    def _connect(self, worker: Worker) -> None:
+        worker.link = Link(
+            worker.socket,
+            asyncio.get_running_loop(),
+            on_message=lambda kind, body, fds: self._received(worker, kind, body, fds),
+            on_snapshot=lambda frame: self._figures.apply(worker.number, frame),
+            on_close=worker.link_closed.set,
+        )
+        body, fds = self._configure(worker.index)
+        worker.link.send("configure", body, fds)
+        for message in self._commands:
+            worker.link.send("commands", message)
+        if self._stopping:
+            worker.link.send("stop")
+
+    async def _bury(self, worker: Worker) -> None:
+        """Take over its last words, and count its clients no more."""
+        worker.ready = False
+        self.on_change()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_FRAMES_WITHIN_S):
+                await worker.link_closed.wait()
+        if worker.link is not None:
+            worker.link.close()
+        self._figures.worker_gone(worker.number)
+        self._counts.clear(worker.index)
+
+    def _received(self, worker: Worker, kind: str, body: dict[str, Any], fds: list[int]) -> None:
+        for fd in fds:
+            os.close(fd)  # none is expected this way
+        if kind == "ready":
+            worker.ready = worker.was_ready = True
+            self.first_ready.set()
+            self.on_change()
+        elif kind == "log":
+            self._journal.log(
+                body["level"], body["event"], body["message"], worker=worker.index, **body.get("attributes", {})
+            )
+        elif kind == "peers":
+            self._partial_peers += body["peers"]
+        elif "id" in body:
+            task = asyncio.create_task(self._answer(worker, kind, body))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self._requests.notice(kind, body)
+
+    async def _answer(self, worker: Worker, kind: str, body: dict[str, Any]) -> None:
+        answer = await self._requests.answer(kind, body)
+        if worker.link is not None:
+            worker.link.reply(body, answer)

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sidecar.engine.datalock import DataLock, FolderTakenError
+
+
+def test_a_second_server_is_refused_with_folder_and_pid(tmp_path: Path) -> None:
+    lock = DataLock.take(str(tmp_path))
+    assert lock is not None
+    with pytest.raises(FolderTakenError) as refusal:
+        DataLock.take(str(tmp_path))
+    assert str(tmp_path) in str(refusal.value)
+    assert f"pid {os.getpid()}" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    lock.release()
+    again = DataLock.take(str(tmp_path))
+    assert again is not None
+    again.release()
+
+
+def test_the_folder_is_as_it_was_after_the_lock_is_released(tmp_path: Path) -> None:
+    lock = DataLock.take(str(tmp_path))
+    assert lock is not None
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_heir_that_lives_on_keeps_the_folder(tmp_path: Path) -> None:
+    lock = DataLock.take(str(tmp_path))
+    assert lock is not None
+    heir = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=(lock.fd,))
+    try:
+        lock.release()
+        with pytest.raises(FolderTakenError):
+            DataLock.take(str(tmp_path))
+    finally:
+        assert heir.stdin is not None
+        heir.stdin.close()
+        heir.wait()
+    lock = DataLock.take(str(tmp_path))
+    assert lock is not None
+    lock.release()
+
+
+def test_a_folder_that_cannot_be_locked_is_left_to_the_engine(tmp_path: Path) -> None:
+    assert DataLock.take(str(tmp_path / "missing")) is None

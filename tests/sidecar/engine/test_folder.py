@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sidecar.engine.folder import PrivateFolder
+
+
+def test_nobody_else_can_look_into_the_folder(tmp_path: Path) -> None:
+    folder = PrivateFolder.create(str(tmp_path))
+    try:
+        assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+    finally:
+        folder.remove()
+    assert not folder.path.exists()
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path leaves room for a socket's; pytest's own may be too long."""
+    with tempfile.TemporaryDirectory(prefix="vs-", dir="/tmp") as path:
+        yield Path(path)
+
+
+def test_a_killed_supervisors_folder_is_swept_by_the_next_start(short_path: Path) -> None:
+    dead = short_path / "valkey-sidecar-dead"
+    dead.mkdir(mode=0o700)
+    (dead / "lock").touch()
+    (dead / "engine.conf").write_text('requirepass "secret"\n')
+    living = PrivateFolder.create(str(short_path))
+    try:
+        assert not dead.exists()
+        PrivateFolder.create(str(short_path)).remove()
+        assert living.path.exists()
+    finally:
+        living.remove()
+
+
+def test_what_is_not_ours_is_never_swept(short_path: Path) -> None:
+    other = short_path / "valkey-sidecar-notes"
+    other.mkdir()
+    (other / "todo.txt").touch()
+    PrivateFolder.create(str(short_path)).remove()
+    assert (other / "todo.txt").exists()
+
+
+def test_a_path_that_is_too_long_for_a_socket_is_not_used(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    folder = PrivateFolder.create(str(deep))
+    try:
+        assert len(folder.socket) <= 107
+        assert deep not in folder.path.parents
+    finally:
+        folder.remove()
+
+
+def test_the_error_names_the_folders_when_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecar.engine.folder.os.access", lambda *_: False)
+    with pytest.raises(OSError, match=str(tmp_path)):
+        PrivateFolder.create(str(tmp_path))

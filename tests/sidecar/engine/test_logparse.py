@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import pytest
+
+from sidecar.engine.logparse import LogLine, LogParser
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "7039:M 23 Nov 2026 09:39:01.099 # Memory overcommit must be enabled!",
+        "7039:M 2026-11-23T09:39:01.099+00:00 # Memory overcommit must be enabled!",
+        "7039:M 1795426741099 # Memory overcommit must be enabled!",
+        'pid=7039 role=primary timestamp="x" level=warning message="Memory overcommit must be enabled!"',
+    ],
+)
+def test_every_form_of_a_line_means_the_same(line: str) -> None:
+    assert LogParser().parse(line + "\n") == LogLine("Memory overcommit must be enabled!", "warning", "primary", 7039)
+
+
+@pytest.mark.parametrize(
+    ("letter", "role", "mark", "level"),
+    [
+        ("M", "primary", ".", "debug"),
+        ("S", "replica", "-", "verbose"),
+        ("C", "child", "*", "notice"),
+        ("X", "sentinel", "#", "warning"),
+    ],
+)
+def test_letters_and_marks_are_roles_and_levels(letter: str, role: str, mark: str, level: str) -> None:
+    line = LogParser().parse(f"12:{letter} 01 Jan 2026 00:00:00.000 {mark} a * b # c")
+    assert line is not None
+    assert (line.role, line.level, line.message) == (role, level, "a * b # c")
+
+
+def test_logfmt_escapes_are_resolved() -> None:
+    line = LogParser().parse(r'pid=1 role=replica timestamp="x" level=notice message="say \"hi\"\\"')
+    assert line is not None
+    assert line.message == 'say "hi"\\'
+
+
+def test_a_raw_line_has_the_level_of_the_message_before_it() -> None:
+    parser = LogParser()
+    parser.parse("1:M 01 Jan 2026 00:00:00.000 # crashed by signal: 11")
+    assert parser.parse("RAX:fffffffffffffffc") == LogLine("RAX:fffffffffffffffc", "warning", raw=True)
+
+
+def test_a_fatal_configuration_error_is_a_warning() -> None:
+    parser = LogParser()
+    assert parser.parse("") is None
+    first = parser.parse("*** FATAL CONFIG FILE ERROR (Version 9.1.2) ***")
+    assert first is not None
+    assert first.level == "warning"
+
+
+@pytest.mark.parametrize("quoted", ["requirepass my secret", "user bob on >secret ~*", "masterauth a secret"])
+def test_a_quoted_password_is_not_shown(quoted: str) -> None:
+    line = LogParser().parse(f">>> '{quoted}'")
+    assert line is not None
+    assert "secret" not in line.message
+    assert quoted.split()[0] in line.message
+
+
+def test_the_private_engines_lack_of_a_port_is_not_shown() -> None:
+    line = LogParser().parse("1:M 01 Jan 2026 00:00:00.000 * Running mode=standalone, port=0.")
+    assert line is not None
+    assert line.message == "Running mode=standalone."
+
+
+def test_a_signal_handlers_line_is_a_message() -> None:
+    line = LogParser().parse("7313:signal-handler (1795426876) Received SIGTERM scheduling shutdown...")
+    assert line == LogLine("Received SIGTERM scheduling shutdown...", "notice", None, 7313)

@@ -1,0 +1,183 @@
+"""Through us a client sees what it would see directly: the same bytes, the same closes, for every command that changes a session's state."""
+
+from __future__ import annotations
+
+import re
+import socket
+
+import pytest
+
+from tests.conftest import Server, receive
+
+# What differs between any two servers or runs: ids, times, addresses.
+_VARIABLE = [
+    (re.compile(rb"\$2\r\nid\r\n:\d+"), b"$2\r\nid\r\n:N"),
+    (re.compile(rb"\+\d+\.\d+ \[\d+ [^\]]+\]"), b"+T [0 A]"),
+]
+
+
+def bulk(*args: str | bytes) -> bytes:
+    encoded = [a.encode() if isinstance(a, str) else a for a in args]
+    return b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%b\r\n" % (len(a), a) for a in encoded)
+
+
+def lines(text: str) -> bytes:
+    """One request per line, as arrays."""
+    return b"".join(bulk(*line.split()) for line in text.strip().splitlines())
+
+
+def converse(server: Server, data: bytes, cuts: int) -> bytes:
+    """Everything the server answers to these bytes, sent in pieces, until it closes or a closing ECHO comes back."""
+    sock = server.connect()
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    size = max(1, len(data) // cuts)
+    try:
+        for i in range(0, len(data), size):
+            sock.sendall(data[i : i + size])
+        answer = receive(sock, b"$11\r\nend-of-test\r\n", timeout=20)
+    except ConnectionError:
+        answer = b"<reset>"
+    for pattern, replacement in _VARIABLE:
+        answer = pattern.sub(replacement, answer)
+    return answer
+
+
+END = bulk("ECHO", "end-of-test")
+LEAVE_PUBSUB = lines("RESET")
+
+CONVERSATIONS = {
+    "types": lines("SET a 1\nGET a\nGET b\nINCR a\nLPUSH l 1 2 3\nLRANGE l 0 -1\nHSET h f v\nHGETALL h\nZADD z 1.5 m\nZSCORE z m\nGET l\nMGET a b h\nSADD s x\nSMEMBERS s"),
+    "types in RESP3": lines("HELLO 3\nSET a 1\nGET b\nHSET h f v\nHGETALL h\nZADD z 1.5 m\nZSCORE z m\nSMEMBERS s\nDEBUG PROTOCOL attrib\nDEBUG PROTOCOL push\nDEBUG PROTOCOL map\nDEBUG PROTOCOL set\nDEBUG PROTOCOL bignum\nDEBUG PROTOCOL verbatim\nDEBUG PROTOCOL double\nDEBUG PROTOCOL true\nDEBUG PROTOCOL null\nMGET a b"),
+    "inline": b'PING\r\nset a "x y"\r\nget a\r\n\r\nGET a\n  incr   n  \r\nnosuch a b\r\nconfig get port-not\r\n',
+    "switching protocols": lines("HELLO 3\nHELLO 2\nHELLO 4\nHELLO\nGET a"),
+    "unknown commands": lines("NOSUCH a\nCONFIG NOSUCH\nCLIENT NOSUCH\nGET\nSET a\nXREAD\nSUBSCRIBE\nEXEC\nDISCARD"),
+    "transaction": lines("MULTI\nSET a 1\nINCR a\nGET a\nEXEC\nGET a"),
+    "transaction with errors": lines("SET s x\nMULTI\nINCR s\nGET s\nLPUSH s 1\nEXEC\nMULTI\nNOSUCH\nSET a 1\nEXEC\nGET a\nMULTI\nMULTI\nDISCARD\nEXEC"),
+    "transaction discarded": lines("MULTI\nSET a 1\nDISCARD\nGET a\nWATCH w\nSET w 1\nMULTI\nGET a\nEXEC\nUNWATCH\nMULTI\nEXEC"),
+    "transaction in RESP3": lines("HELLO 3\nMULTI\nHSET h f v\nHGETALL h\nGET nosuch\nEXEC\nMULTI\nRESET"),
+    "transaction with inspected commands": lines("MULTI\nCONFIG GET maxmemory\nCONFIG SET maxmemory 0\nINFO nosuch\nGET a\nEXEC\nMULTI\nCONFIG SET port abc\nCONFIG SET maxmemory abc\nEXEC"),
+    "transaction with blocking commands": lines("MULTI\nBLPOP nosuch 0\nXREAD BLOCK 0 STREAMS s $\nGET a\nEXEC"),
+    "subscriptions": lines("SUBSCRIBE a b c\nPSUBSCRIBE p* q*\nPING\nPING hi\nGET a\nUNSUBSCRIBE a\nUNSUBSCRIBE\nPUNSUBSCRIBE\nUNSUBSCRIBE\nPUNSUBSCRIBE x\nGET a\nSSUBSCRIBE s1\nSUNSUBSCRIBE\nSUNSUBSCRIBE\nGET a"),
+    "subscriptions in RESP3": lines("HELLO 3\nSUBSCRIBE a b\nGET a\nPUBLISH a hello\nSUBSCRIBE a\nUNSUBSCRIBE nosuch\nUNSUBSCRIBE\nUNSUBSCRIBE\nSSUBSCRIBE s1 s2\nSPUBLISH s1 x\nSUNSUBSCRIBE\nGET a"),
+    "subscription in a transaction": lines("MULTI\nSUBSCRIBE a b\nGET x\nEXEC") + LEAVE_PUBSUB,
+    "subscription ended by RESET": lines("SUBSCRIBE a\nPSUBSCRIBE p") + LEAVE_PUBSUB,
+    "replies off": lines("CLIENT REPLY OFF\nSET a 1\nNOSUCH\nCLIENT REPLY ON\nGET a"),
+    "reply skipped": lines("CLIENT REPLY SKIP\nSET a 1\nGET a\nCLIENT REPLY SKIP\nCLIENT REPLY SKIP\nGET a\nGET a\nCLIENT REPLY NOSUCH\nCLIENT REPLY"),
+    "replies off until RESET": lines("CLIENT REPLY OFF\nGET a\nRESET\nGET a"),
+    "replies off and a subscription": lines("CLIENT REPLY OFF\nSUBSCRIBE a\nGET a\nRESET\nGET a"),
+    "replies off and a transaction": lines("CLIENT REPLY OFF\nMULTI\nSET a 5\nEXEC\nCLIENT REPLY ON\nGET a\nCLIENT REPLY SKIP\nMULTI\nGET a\nEXEC\nGET a"),
+    "CLIENT REPLY in a transaction": lines("MULTI\nCLIENT REPLY OFF\nSET a 1\nEXEC\nCLIENT REPLY ON\nGET a"),
+    "tracking": lines("HELLO 3\nCLIENT TRACKING ON\nGET a\nSET a 1\nGET a\nCLIENT TRACKING OFF\nGET a"),
+    "scripts": lines("FUNCTION LIST") + bulk("EVAL", "return {1, 'two', redis.status_reply('QUEUED'), false}", "0") + bulk("EVAL", "return redis.error_reply('MY err')", "0") + bulk("EVAL", "return redis.call('SET', KEYS[1], ARGV[1])", "1", "a", "7") + bulk("FUNCTION", "LOAD", "#!lua name=l\nserver.register_function('f', function(keys, args) return args[1] end)") + lines("FCALL f 0 hello\nEVALSHA ffffffffffffffffffffffffffffffffffffffff 0\nSCRIPT EXISTS x"),
+    "blocking": lines("RPUSH l 1 2\nBLPOP l 0\nBLPOP l nosuch 1\nBLPOP nosuch 0.05\nXADD s 1-1 f v\nXREAD BLOCK 50 STREAMS s $\nXREAD BLOCK 0 STREAMS s 0\nXREAD STREAMS s 0\nBLMOVE nosuch l LEFT LEFT 0.05\nWAIT 0 10\nGET a"),
+    "databases": lines("SET a 0\nSELECT 3\nGET a\nSET a 3\nSWAPDB 0 3\nGET a\nSELECT 99\nSELECT 0\nGET a\nMOVE a 5"),
+    "names": lines("CLIENT SETNAME me\nCLIENT GETNAME\nCLIENT SETINFO lib-name x\nCLIENT NO-EVICT ON\nCLIENT NO-TOUCH ON\nRESET\nCLIENT GETNAME"),
+    "auth without a password": lines("AUTH x\nAUTH nosuch x\nHELLO 3 AUTH nosuch x\nGET a"),
+    "an empty request": b"*0\r\n*-1\r\n\r\n" + lines("PING"),
+    "an empty name": bulk("") + bulk("", "x") + lines("PING"),
+    "binary": bulk("SET", bytes(range(256)), b"\r\n$5\r\n*3\r\n") + bulk("GET", bytes(range(256))) + bulk("ECHO", b"\r\n"),
+    "sleep": lines("DEBUG SLEEP 0.05\nGET a"),
+    "many": lines("\n".join(f"SET k{i} {i}\nGET k{i}" for i in range(3000))),
+}  # fmt: skip
+
+
+CLOSING = {
+    "quit": lines("SET a 1\nGET a\nQUIT"),
+    "quit inline": b"QUIT\r\n",
+    "not RESP: no dollar": lines("PING") + b"*1\r\nPING\r\n",
+    "not RESP: bad count": lines("GET a") + b"*abc\r\n",
+    "not RESP: bad length": b"*2\r\n$3\r\nGET\r\n$-5\r\n",
+    "not RESP: huge count": b"*2147483648\r\n",
+    "not RESP: huge length": b"*1\r\n$999999999999\r\n",
+    "not RESP: quotes": b'SET a "b\r\n',
+    "not RESP: endless line": b"x" * 70_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLOSING)
+def test_the_engine_refuses_and_closes_as_directly(server: Server, bare: Server, name: str) -> None:
+    seen = []
+    for each in (server, bare):
+        sock = each.connect()
+        sock.sendall(CLOSING[name])
+        answer = bytearray()
+        try:
+            while chunk := sock.recv(1 << 16):
+                answer += chunk
+        except ConnectionResetError:  # the engine closed with bytes unread
+            pass
+        seen.append(bytes(answer))
+    assert seen[0] == seen[1]
+    assert seen[0]
+
+
+@pytest.mark.parametrize("cuts", [1, 7, 100_000], ids=["whole", "pieces", "bytes"])
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_a_client_sees_the_same_bytes(server: Server, bare: Server, name: str, cuts: int) -> None:
+    data = CONVERSATIONS[name] + END
+    if cuts > 7 and len(data) > 20_000:
+        cuts = len(data) // 1000
+    assert converse(server, data, cuts) == converse(bare, data, cuts)
+
+
+def test_monitor_is_seen_and_ended_as_directly(server: Server, bare: Server) -> None:
+    seen = []
+    for each in (server, bare):
+        watcher = each.connect()
+        watcher.sendall(lines("MONITOR"))
+        assert receive(watcher, b"+OK\r\n") == b"+OK\r\n"
+        with each.client() as client:
+            client.set("a", "1")
+            client.get("a")
+        watcher.sendall(lines("RESET\nGET a") + END)
+        text = receive(watcher, b"end-of-test\r\n")
+        for pattern, replacement in _VARIABLE:
+            text = pattern.sub(replacement, text)
+        seen.append(
+            [
+                line
+                for line in text.split(b"\r\n")
+                if b'"CLIENT"' not in line and b'"INFO"' not in line and b'"info"' not in line
+            ]
+        )
+    assert seen[0] == seen[1]
+
+
+def test_messages_arrive_between_replies(server: Server) -> None:
+    subscriber = server.connect()
+    subscriber.sendall(lines("SUBSCRIBE news"))
+    assert receive(subscriber, b":1\r\n")
+    with server.client() as client:
+        for i in range(100):
+            assert client.publish("news", f"m{i}") == 1
+    subscriber.sendall(lines("PING\nUNSUBSCRIBE\nGET a"))
+    text = receive(subscriber, b"$-1\r\n")
+    assert text.count(b"$7\r\nmessage\r\n") == 100
+    assert text.endswith(b"*2\r\n$4\r\npong\r\n$0\r\n\r\n*3\r\n$11\r\nunsubscribe\r\n$4\r\nnews\r\n:0\r\n$-1\r\n")
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_tracking_invalidations_are_pushed(server: Server, protocol: int) -> None:
+    tracker = server.connect()
+    tracker.sendall(lines(f"HELLO {protocol}"))
+    receive(tracker, b"lua\r\n$4\r\nargs\r\n*0\r\n")
+    if protocol == 3:
+        tracker.sendall(lines("CLIENT TRACKING ON\nGET watched"))
+        assert receive(tracker, b"_\r\n") == b"+OK\r\n_\r\n"
+        with server.client() as client:
+            client.set("watched", "x")
+        assert receive(tracker, b"$7\r\nwatched\r\n") == b">2\r\n$10\r\ninvalidate\r\n*1\r\n$7\r\nwatched\r\n"
+        return
+    with server.client() as client:
+        redirected = client.client_id()
+        client_connection = client.connection_pool.get_connection("_")
+        client_connection.send_command("CLIENT", "ID")
+        redirected = client_connection.read_response()
+        client_connection.send_command("SUBSCRIBE", "__redis__:invalidate")
+        client_connection.read_response()
+        tracker.sendall(lines(f"CLIENT TRACKING ON REDIRECT {redirected}\nGET watched"))
+        assert receive(tracker, b"$-1\r\n") == b"+OK\r\n$-1\r\n"
+        with server.client() as writer:
+            writer.set("watched", "x")
+        assert client_connection.read_response() == [b"message", b"__redis__:invalidate", [b"watched"]]
+        client_connection.disconnect()

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import resource
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+Launch = Callable[..., Any]
+
+# The supervisor and one worker, idle.
+MEMORY_LIMIT = 100 * 1024 * 1024
+
+
+def test_clients_are_served_and_probes_say_so(launch: Launch) -> None:
+    server = launch("--save", "").wait_ready()
+    client = server.client()
+    assert client.set("key", "value")
+    assert client.get("key") == "value"
+    assert server.http("livez")[0] == 200
+    assert server.http("readyz") == (200, "ready\n")
+    assert server.metric('valkey_command_calls_total{db_operation_name="SET"') == 1
+
+
+def test_idle_memory_stays_small(launch: Launch) -> None:
+    server = launch("--save", "").wait_ready()
+    server.http("metrics")
+    used = sum(process.memory_info().rss for process in (server.process, server.worker))
+    assert used <= MEMORY_LIMIT
+
+
+def test_a_second_server_on_the_port_is_refused_as_valkeys_is(launch: Launch) -> None:
+    first = launch("--save", "").wait_ready()
+    second = launch("--save", "", "--port", str(first.port))
+    assert second.wait_end() == 1
+    assert f"Could not create server TCP listening socket *:{first.port}: bind: Address already in use" in second.stderr
+    assert "Traceback" not in second.stderr
+    assert not second.said("engine.started")
+    assert first.client().ping()
+
+
+def test_a_second_server_that_saves_into_the_same_folder_is_refused(launch: Launch, tmp_path: Path) -> None:
+    first = launch("--save", "60 1").wait_ready()
+    second = launch("--appendonly", "yes")
+    assert second.wait_end() == 1
+    (line,) = second.stderr.splitlines()
+    assert str(tmp_path) in line
+    assert f"pid {first.process.pid}" in line
+    assert first.client().ping()
+
+
+def test_servers_that_do_not_save_may_share_a_folder(launch: Launch) -> None:
+    first = launch("--save", "").wait_ready()
+    second = launch("--save", "").wait_ready()
+    assert first.client().ping()
+    assert second.client().ping()
+
+
+def test_an_engine_that_outlives_its_supervisor_keeps_the_folder(launch: Launch, tmp_path: Path) -> None:
+    first = launch("--save", "60 1").wait_ready()
+    inherited = {file.path for file in first.engine.open_files()}
+    assert str(tmp_path / ".valkey-sidecar.lock") in inherited
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--no-such-directive", "1"), "Bad directive or wrong number of arguments"),
+        (("--maxmemory", "lots"), "argument must be a memory value"),
+        (("--dir", "missing"), "No such file or directory"),
+    ],
+)
+def test_an_engine_that_cannot_start_ends_the_start_with_its_words(
+    launch: Launch, arguments: tuple[str, ...], message: str
+) -> None:
+    server = launch(*arguments)
+    assert server.wait_end() == 1
+    assert message in server.stderr
+    assert "Traceback" not in server.stderr
+
+
+def test_a_corrupt_snapshot_ends_the_start_with_the_engines_words(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "dump.rdb").write_bytes(b"REDIS0011 and nothing more")
+    server = launch()
+    assert server.wait_end() == 1
+    assert "rdb" in server.stderr.lower()
+    assert server.said("engine.log")
+
+
+def test_a_quoted_password_of_a_bad_line_is_in_no_message(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "valkey.conf").write_text("requirepass top secret\n")
+    server = launch("valkey.conf")
+    assert server.wait_end() == 1
+    assert "requirepass" in server.stderr
+    assert "secret" not in server.stderr
+    assert "secret" not in (tmp_path / f"{server.port}.out").read_text()
+
+
+def test_a_port_for_http_that_was_asked_for_and_is_taken_stops_the_start(launch: Launch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = launch("--sidecar-http-port", str(port))
+        assert server.wait_end() == 1
+    (line,) = server.stderr.splitlines()
+    assert "sidecar-http-port" in line
+    assert "Address already in use" in line
+
+
+def test_a_default_port_for_http_that_is_taken_is_a_warning(launch: Launch, eventually: Callable[..., Any]) -> None:
+    taken = socket.socket()
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        taken.bind(("127.0.0.1", 9121))
+        taken.listen()
+    except OSError:
+        pass  # somebody else has it: as good
+    with taken:
+        server = launch("--save", "", default_http=True)
+        server.wait_said("server.ready")
+        assert server.said("http.port_taken")
+        assert server.client().ping()
+
+
+def test_no_password_is_in_any_process_list(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "valkey.conf").write_text("masterauth hunter1\n")
+    server = launch(
+        "valkey.conf", "--requirepass", "hunter2", "--user", "bob", "on", ">hunter3", "~*", "+@all", "--save", "",
+        environment={"SIDECAR_ENGINE_PASSWORD": "hunter4"},
+    ).wait_ready()  # fmt: skip
+    assert server.client(password="hunter2").ping()
+    family = [server.process, *server.process.children(recursive=True)]
+    assert len(family) == 3
+    for process in family:
+        assert "hunter" not in " ".join(process.cmdline())
+    for child in family[1:]:
+        assert "hunter" not in " ".join(child.environ().values())
+
+
+def test_too_few_descriptors_lower_maxclients_with_a_warning(launch: Launch) -> None:
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (164, 164))
+
+    server = launch("--save", "", preexec_fn=few).wait_ready()
+    limit = server.process.rlimit(psutil.RLIMIT_NOFILE)[0]
+    shown = int(server.client().config_get("maxclients")["maxclients"])
+    if limit == 164:  # else we may raise it, as Valkey would
+        assert shown == 50
+        assert server.said("maxclients has been reduced to 50")
+    else:
+        assert shown == 10000
+
+
+def test_a_relative_unix_socket_lies_in_the_data_folder_and_goes_with_us(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "our.sock"
+    server = launch("--save", "", "--dir", "data", "--unixsocket", "our.sock", "--unixsocketperm", "700").wait_ready()
+    assert path.stat().st_mode & 0o777 == 0o700
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.sendall(b"PING\r\n")
+        assert client.recv(100) == b"+PONG\r\n"
+    assert server.terminate() == 0
+    assert not path.exists()
+
+
+def test_a_server_that_listens_nowhere_does_not_start(launch: Launch) -> None:
+    server = launch("--port", "0")
+    assert server.wait_end() == 1
+    assert "Configured to not listen anywhere, exiting." in server.stderr

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import asyncio
+import mmap
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.journal import Journal
+from sidecar.processes import Children
+from sidecar.workers import ConnectionCounts, Workers
+
+
+class Recorder:
+    """Stands for the answers and for the figures."""
+
+    def __init__(self) -> None:
+        self.gone: list[int] = []
+
+    async def answer(self, kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        return {"kind": kind, **body}
+
+    def notice(self, kind: str, body: Mapping[str, Any]) -> None:
+        pass
+
+    def apply(self, worker: int, frame: bytes) -> None:
+        pass
+
+    def worker_gone(self, worker: int) -> None:
+        self.gone.append(worker)
+
+
+def test_a_worker_that_dies_before_it_is_ready_is_replaced_with_growing_delay(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "worker"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(program))
+
+    async def main() -> None:
+        recorder, journal = Recorder(), Journal()
+        waits: list[str] = []
+        enough = asyncio.Event()
+
+        def hear(_when: float, _level: str, _event: str, message: str, _attributes: dict[str, Any]) -> None:
+            waits.append(message)
+            if len(waits) == 4:
+                enough.set()
+
+        journal.attach(hear)
+        children = Children()
+        children.attach(asyncio.get_running_loop())
+        workers = Workers(1, children, journal, lambda _index: ({}, []), recorder, recorder, ConnectionCounts())
+        workers.spawn()
+        workers.attach()
+        await enough.wait()
+        await workers.stop()
+        assert [wait.rpartition(" in ")[2] for wait in waits] == ["0.1 s.", "0.2 s.", "0.4 s.", "0.8 s."]
+        assert recorder.gone == [1, 2, 3, 4]  # each incarnation has a number of its own
+        assert not workers.ready
+        assert children.alive == []
+
+    asyncio.run(main())
+
+
+def test_only_the_dead_workers_clients_are_forgotten() -> None:
+    counts = ConnectionCounts()
+    shared = mmap.mmap(counts.fd, 64 * 8)
+    struct.pack_into("=qq", shared, 0, 5, 7)
+    counts.clear(0)
+    assert struct.unpack_from("=qq", shared) == (0, 7)

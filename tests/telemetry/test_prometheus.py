@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.samples import Sample
+
+from telemetry import names
+from telemetry.prometheus import registry, render
+from telemetry.totals import Totals
+from tests.telemetry.frames import command, counter, frame, gauge, outcome
+
+OPENMETRICS = "application/openmetrics-text;version=1.0.0"
+FORMATS = pytest.mark.parametrize(
+    ("accept", "parse"), [("", parse_text), (OPENMETRICS, parse_openmetrics)], ids=["text", "openmetrics"]
+)
+Parse = Callable[[str], Iterable[Metric]]
+
+
+@dataclass
+class FakeFacts:
+    version: str = "1.2.3"
+    valkey_version: str = "9.1.2"
+    worker_restarts: int = 0
+    engine_restarts: int = 0
+    pids: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    def processes(self) -> Mapping[str, Sequence[int]]:
+        return self.pids
+
+
+def busy_totals() -> Totals:
+    totals = Totals()
+    totals.apply(
+        1,
+        frame(
+            outcome("GET", calls=12, sum_ns=1_500_000_000, buckets={0: 1, 1: 2, 24: 3, 25: 4}),
+            outcome("GET", "WRONGTYPE", calls=2, sum_ns=5, buckets={0: 2}),
+            outcome("SET", calls=7),
+            command("GET", sent=100, received=200, hits=8, misses=2),
+            command("SET", sent=10, received=20),
+            command("BLPOP", sent=1, received=2, blocked_ns=2_000_000_000, blocked={24: 1}),
+            counter("connections.opened", 5),
+            counter("connections.closed", 3),
+            counter("connections.rejected", 1, "maxclients"),
+            counter("sessions.raw", 2, 'odd "reason"\\ \n'),
+            gauge("connections", 2, "tcp"),
+            gauge("commands.in_flight", 1),
+        ),
+    )
+    return totals
+
+
+def samples(
+    totals: Totals, facts: FakeFacts, accept: str, parse: Parse
+) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    body, _ = render(registry(totals, facts), accept)
+    found: list[Sample] = [sample for family in parse(body.decode()) for sample in family.samples]
+    result = {(sample.name, frozenset(sample.labels.items())): sample.value for sample in found}
+    assert len(result) == len(found), "a series was written twice"
+    return result
+
+
+def at(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
+    return name, frozenset(labels.items())
+
+
+@FORMATS
+def test_figures_appear_under_the_names_of_the_contract(accept: str, parse: Parse) -> None:
+    found = samples(busy_totals(), FakeFacts(worker_restarts=4, engine_restarts=6), accept, parse)
+    expected = {
+        at("valkey_command_calls_total", db_operation_name="GET", error_type=""): 12,
+        at("valkey_command_calls_total", db_operation_name="GET", error_type="WRONGTYPE"): 2,
+        at("valkey_command_calls_total", db_operation_name="SET", error_type=""): 7,
+        at("valkey_command_duration_seconds_count", db_operation_name="GET", error_type=""): 10,
+        at("valkey_command_duration_seconds_sum", db_operation_name="GET", error_type=""): 1.5,
+        at("valkey_command_blocked_duration_seconds_count", db_operation_name="BLPOP"): 1,
+        at("valkey_command_blocked_duration_seconds_sum", db_operation_name="BLPOP"): 2,
+        at("valkey_command_in_flight"): 1,
+        at("valkey_command_request_bytes_total", db_operation_name="GET"): 100,
+        at("valkey_command_response_bytes_total", db_operation_name="GET"): 200,
+        at("valkey_keyspace_lookups_total", db_operation_name="GET", valkey_cache_hit="true"): 8,
+        at("valkey_keyspace_lookups_total", db_operation_name="GET", valkey_cache_hit="false"): 2,
+        at("valkey_client_connections", network_transport="tcp", tls="false"): 2,
+        at("valkey_client_connections", network_transport="unix", tls="false"): 0,
+        at("valkey_client_connections_opened_total"): 5,
+        at("valkey_client_connections_closed_total"): 3,
+        at("valkey_client_connections_rejected_total", reason="maxclients"): 1,
+        at("valkey_sidecar_worker_restarts_total"): 4,
+        at("valkey_sidecar_engine_restarts_total"): 6,
+        at("valkey_sidecar_sessions_raw_total", reason='odd "reason"\\ \n'): 2,
+        at("valkey_sidecar_build_info", version="1.2.3", valkey_version="9.1.2"): 1,
+    }
+    assert {key: found.get(key) for key in expected} == expected
+
+
+@FORMATS
+def test_buckets_are_cumulative_and_have_the_bounds_of_the_contract(accept: str, parse: Parse) -> None:
+    found = samples(busy_totals(), FakeFacts(), accept, parse)
+    buckets = {
+        float(labels["le"]): value
+        for (name, pairs), value in found.items()
+        if name == "valkey_command_duration_seconds_bucket"
+        and (labels := dict(pairs))["db_operation_name"] == "GET"
+        and not labels["error_type"]
+    }
+    milliseconds = (
+        *(0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5),
+        *(10, 20, 50, 100, 250, 500, 1_000, 5_000),
+    )
+    assert sorted(buckets) == pytest.approx([*(bound / 1_000 for bound in milliseconds), float("inf")])
+    assert [buckets[bound] for bound in sorted(buckets)] == [1, *[3] * 23, 6, 10]
+
+
+@FORMATS
+def test_commands_without_durations_or_lookups_show_none(accept: str, parse: Parse) -> None:
+    found = samples(busy_totals(), FakeFacts(), accept, parse)
+    shown = {name for name, labels in found if ("db_operation_name", "SET") in labels}
+    assert shown == {
+        "valkey_command_calls_total",
+        "valkey_command_request_bytes_total",
+        "valkey_command_response_bytes_total",
+    }
+
+
+@FORMATS
+def test_a_server_that_has_done_nothing_yet_shows_zeros(accept: str, parse: Parse) -> None:
+    found = samples(Totals(), FakeFacts(valkey_version=""), accept, parse)
+    assert found == {
+        at("valkey_command_in_flight"): 0,
+        at("valkey_client_connections", network_transport="tcp", tls="false"): 0,
+        at("valkey_client_connections", network_transport="unix", tls="false"): 0,
+        at("valkey_client_connections_opened_total"): 0,
+        at("valkey_client_connections_closed_total"): 0,
+        at("valkey_sidecar_worker_restarts_total"): 0,
+        at("valkey_sidecar_engine_restarts_total"): 0,
+        at("valkey_sidecar_build_info", version="1.2.3", valkey_version=""): 1,
+    }
+
+
+@FORMATS
+def test_the_text_says_what_the_librarys_own_writer_would_say(accept: str, parse: Parse) -> None:
+    metrics = registry(busy_totals(), FakeFacts())
+    body, content_type = render(metrics, accept)
+    encoder, expected_type = choose_encoder(accept)
+    assert content_type == expected_type
+    assert list(parse(body.decode())) == list(parse(encoder(metrics).decode()))
+
+
+def test_every_instrument_of_the_table_is_a_family_with_its_type_and_unit() -> None:
+    families = {family.name: family for family in registry(busy_totals(), FakeFacts()).collect()}
+    assert list(families) == [instrument.prometheus for instrument in names.INSTRUMENTS]
+    for instrument in names.INSTRUMENTS:
+        family = families[instrument.prometheus]
+        assert (family.type, family.unit) == (instrument.kind, instrument.prometheus_unit)
+        for sample in family.samples:
+            assert sample.labels.keys() - {"le"} == set(instrument.labels)
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("*/*", "text/plain; version=0.0.4"),
+        ("text/html", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text;version=1.0.0,text/plain;q=0.5", "application/openmetrics-text; version=1.0.0"),
+        ("application/openmetrics-text;version=nonsense", "text/plain; version=0.0.4"),
+    ],
+)
+def test_a_scraper_gets_the_format_it_asks_for_and_plain_text_otherwise(accept: str, content_type: str) -> None:
+    body, answered = render(registry(Totals(), FakeFacts()), accept)
+    assert answered.startswith(content_type)
+    assert body.endswith(b"# EOF\n") == answered.startswith("application/openmetrics-text")
+
+
+def test_processes_show_memory_and_cpu_time_by_role() -> None:
+    own = {"supervisor": [os.getpid()], "worker": [os.getpid(), os.getppid()]}
+    found = samples(Totals(), FakeFacts(pids=own), "", parse_text)
+    memory = {role: found[at("valkey_sidecar_process_resident_memory_bytes", role=role)] for role in own}
+    assert 5_000_000 < memory["supervisor"] < memory["worker"]
+    tick_s = 1 / os.sysconf("SC_CLK_TCK")
+    assert 0 < found[at("valkey_sidecar_process_cpu_seconds_total", role="supervisor")] < sum(os.times()[:2]) + tick_s
+
+
+def test_cpu_time_never_goes_down_when_a_process_ends() -> None:
+    burn = "import time\nwhile time.process_time() < 0.1: pass\nprint('burnt', flush=True)\ninput()"
+    facts = FakeFacts()
+    metrics = registry(Totals(), facts)
+
+    def cpu_s_and_memory() -> tuple[float, float]:
+        found = {
+            (sample.name, sample.labels["role"]): sample.value
+            for family in parse_text(render(metrics, "")[0].decode())
+            for sample in family.samples
+            if "role" in sample.labels
+        }
+        return (
+            found["valkey_sidecar_process_cpu_seconds_total", "worker"],
+            found["valkey_sidecar_process_resident_memory_bytes", "worker"],
+        )
+
+    with subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"burnt\n"
+        facts.pids = {"worker": [process.pid]}
+        alive_s, alive_bytes = cpu_s_and_memory()
+    assert alive_s >= 0.05
+    assert alive_bytes > 1_000_000
+    assert cpu_s_and_memory() == (alive_s, 0)  # the id is still listed, the process is gone
+    facts.pids = {"worker": [os.getpid()]}
+    assert cpu_s_and_memory()[0] > alive_s
+    facts.pids = {}
+    assert cpu_s_and_memory()[1] == 0
