@@ -1,8 +1,8 @@
 """The test suites of valkey-py and redis-py, run against any server.
 
 Owns the way from the locked versions to outcomes: fetches the source distributions that `requirements.lock` names by
-version and hash, unpacks them with a server's port in place of the ports they take for granted, and runs their
-standalone tests. It judges nothing.
+version and hash, unpacks them with a server's port and a free one in place of the ports they take for granted, and runs
+their standalone tests. It judges nothing.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.conftest import free_port
+
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = Path(__file__).with_name("suites-requirements.txt")
 CLIENTS = ("valkey", "redis")
 
 _RUN_S = 900
 _TEST_S = 30
-_DEFAULT_PORTS = re.compile(r"(?<!\d)(6379|6380)(?!\d)")
+_SERVER_PORTS = re.compile(r"(?<!\d)(6379|6380)(?!\d)")
+_PROXY_PORT = re.compile(r"(?<!\d)5380(?!\d)")
+"""Where test_cwe_404 listens: two suites cannot both at the same time."""
 _MARKS = "not onlycluster and not ssl and not valkeymod and not redismod"
 
 # What no standalone server without TLS and modules takes part in.
@@ -92,10 +96,12 @@ class Suite:
         self._outcomes = folder / "outcomes.json"
         self._log = folder / "log"
         # Some tests use the default ports whatever the URL says, and could empty a server that is not ours.
+        proxy_port = free_port()
         for path in self._root.rglob("*.py"):
             text = path.read_text(encoding="utf-8")
-            if _DEFAULT_PORTS.search(text):
-                path.write_text(_DEFAULT_PORTS.sub(str(port), text), encoding="utf-8")
+            ours = _PROXY_PORT.sub(str(proxy_port), _SERVER_PORTS.sub(str(port), text))
+            if ours != text:
+                path.write_text(ours, encoding="utf-8")
         tests = self._root / "tests"
         for pattern in _IGNORED[client]:
             self._options += [f"--ignore={path.relative_to(self._root)}" for path in sorted(tests.glob(pattern))]
@@ -119,6 +125,14 @@ class Suite:
                 command, cwd=self._root, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
+    def run(self, tests: Sequence[str]) -> Outcomes:
+        """These tests, and nothing beside them."""
+        process = self.start(tests)
+        try:
+            return self.finish(process)
+        finally:
+            process.wait()
+
     def finish(self, process: subprocess.Popen[bytes]) -> Outcomes:
         """Wait for the end of a run."""
         try:
@@ -132,9 +146,9 @@ class Suite:
         return {test.replace(f":{self._port}", ":PORT"): Outcome(*entry) for test, entry in found.items()}
 
 
-def run_both(first: Suite, second: Suite, tests: Sequence[str] = ()) -> tuple[Outcomes, Outcomes]:
-    """Both at the same time: most of the time the tests wait."""
-    processes = [first.start(tests), second.start(tests)]
+def run_both(first: Suite, second: Suite) -> tuple[Outcomes, Outcomes]:
+    """All tests of both at the same time: most of the time they wait."""
+    processes = [first.start(), second.start()]
     try:
         return first.finish(processes[0]), second.finish(processes[1])
     finally:

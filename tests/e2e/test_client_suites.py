@@ -13,7 +13,7 @@ pytestmark = pytest.mark.e2e
 
 _SETTINGS = ("--enable-debug-command", "yes", "--enable-module-command", "yes")
 _RERUNS = 2
-"""Tests that differ get so many second chances, on both servers: some depend on timing."""
+"""Tests that differ get so many second chances, on one server after the other: some depend on timing."""
 
 # SYNC and PSYNC are the only commands in the suites after which a session cannot be measured.
 _RAW_REASONS = {"replication"}
@@ -64,7 +64,7 @@ def test_every_test_of_a_client_ends_as_it_does_directly(
         for _ in range(_RERUNS):
             if not differing or not bare.keys() & ours.keys() >= set(differing):
                 break
-            bare, ours = run_both(*suites, tests=differing)
+            bare, ours = (suite.run(differing) for suite in suites)
             differing = _differing(bare, ours)
         assert not differing, _describe(differing, bare, ours)
     finally:
