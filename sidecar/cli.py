@@ -25,6 +25,7 @@ _SECRET_ENVIRONMENT: Final = "SIDECAR_ENGINE_PASSWORD"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with the arguments behind its name (default: sys.argv's) and return its exit code."""
+    _fill_standard_descriptors()
     arguments = [normalized(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     try:
         return _run(arguments)
@@ -33,6 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _FAILURE
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _fill_standard_descriptors() -> None:
+    """Who closed standard input, output or error gets /dev/null there, as a socket of ours must not take its number."""
+    for name, mode_of_file in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)  # the lowest free number: the one that is missing
+            os.set_inheritable(null, True)
+            setattr(sys, name, open(null, mode_of_file, closefd=False))  # noqa: SIM115 - open until we end
 
 
 def _run(arguments: list[str]) -> int:
@@ -85,7 +95,8 @@ def _print_version() -> int:
 
     sys.stdout.write(f"{_PROGRAM} {__version__}\n")
     sys.stdout.flush()
-    engine = find_engine_binary(resolve((), os.environ).settings)
+    resolved = resolve((), os.environ)
+    engine = find_engine_binary(resolved.settings, resolved.origins.get("engine-binary"))
     sys.stdout.write(f"{engine_version(engine)}\n")
     return 0
 
@@ -95,7 +106,8 @@ def _become_engine(arguments: list[str]) -> int:
     from sidecar.engine_binary import find_engine_binary
     from sidecar.settings import resolve
 
-    engine = find_engine_binary(resolve((), os.environ).settings)
+    resolved = resolve((), os.environ)
+    engine = find_engine_binary(resolved.settings, resolved.origins.get("engine-binary"))
     try:
         os.execv(engine, [encode(str(engine)), *(encode(argument) for argument in arguments)])
     except OSError as error:

@@ -248,6 +248,14 @@ def file_path(path: str) -> Path:
     return Path(os.fsdecode(encode(path)))
 
 
+def working_folder() -> str:
+    """The folder that we were started in; "." when it is gone: then nothing relative is found, as with Valkey."""
+    try:
+        return decode(os.getcwdb())
+    except OSError:
+        return "."
+
+
 def absolute(folder: str, path: str) -> str:
     """`path` seen from `folder`, without `.` and `..`, symbolic links left alone (Valkey's getAbsolutePath)."""
     return os.path.normpath(f"{folder}/{path}" if not path.startswith("/") else path)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from sidecar.commandline import parse_arguments
@@ -20,6 +19,7 @@ from sidecar.conf import (
     decode,
     encode,
     shown,
+    working_folder,
 )
 from sidecar.cpus import default_workers
 from sidecar.listener_settings import LISTENER_DIRECTIVES, ListenerSettings, kind_of
@@ -81,7 +81,7 @@ class Configuration:
         Raises ConfigurationError with one line for the user.
         """
         arguments = parse_arguments(argv)
-        folder = str(Path.cwd())
+        folder = working_folder()
         reader = ConfReader(folder)
         if arguments.conf_file is not None:
             reader.read_file(arguments.conf_file)

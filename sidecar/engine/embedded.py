@@ -185,13 +185,13 @@ class Engine:
     def _judge(self, code: int) -> End | None:
         """What an end means; None: start again."""
         words = tuple(self._output.last_words()) if self._output is not None else ()
-        if code == 0:
+        if code == 0 and (self.table is not None or self._stopping.is_set()):
             return End(code)
         how = f"ended with code {code}" if code <= 128 else f"was ended by {signal.Signals(code - 128).name}"
         if self._stopping.is_set():
             return End(code, f"the engine {how} while it was shutting down")
         if not self._was_ready:
-            return End(code, f"the engine {how} before it was ready", words, started=False)
+            return End(code or 1, f"the engine {how} before it was ready", words, started=False)
         self._journal.warning("engine.crashed", f"The engine {how}.", code=code)
         refusal = self.policy.refusal()
         if refusal is not None:

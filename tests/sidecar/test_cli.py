@@ -154,7 +154,8 @@ def test_version_without_an_engine_says_so() -> None:
     assert done.returncode == 1
     assert done.stdout.decode() == f"valkey-sidecar {__version__}\n"
     assert done.stderr.decode() == (
-        'valkey-sidecar: sidecar-engine-binary: "/none" does not exist: give the path of a valkey-server\n'
+        'valkey-sidecar: sidecar-engine-binary: "/none" (from environment variable SIDECAR_ENGINE_BINARY) '
+        "does not exist: give the path of a valkey-server\n"
     )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import resource
 import socket
 from collections.abc import Callable
@@ -99,13 +100,49 @@ def test_a_quoted_password_of_a_bad_line_is_in_no_message(launch: Launch, tmp_pa
     assert "secret" not in (tmp_path / f"{server.port}.out").read_text()
 
 
+def test_an_engine_that_ends_content_before_it_serves_is_a_failed_start(launch: Launch) -> None:
+    server = launch("--sidecar-engine-binary", "true")
+    assert server.wait_end() == 1
+    assert server.stderr == "valkey-sidecar: the engine ended with code 0 before it was ready\n"
+
+
+def test_closed_standard_descriptors_are_no_obstacle(launch: Launch) -> None:
+    def close() -> None:
+        os.closerange(0, 3)
+
+    server = launch("--save", "", "-", preexec_fn=close).wait_ready()
+    assert server.client().ping()
+    for process in (server.process, server.worker):
+        standard = {Path(f"/proc/{process.pid}/fd/{number}").readlink() for number in range(3)}
+        assert standard == {Path("/dev/null")}
+    assert server.terminate() == 0
+
+
+def test_a_folder_that_is_gone_is_no_obstacle(launch: Launch, tmp_path: Path) -> None:
+    def leave() -> None:
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        os.chdir(gone)
+        gone.rmdir()
+
+    server = launch("--save", "", preexec_fn=leave).wait_ready()
+    assert server.client().ping()
+    assert server.terminate() == 0
+
+
+def test_modules_in_the_folder_are_none_of_ours(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "uvloop.py").write_text("raise SystemExit('not this one')\n")
+    server = launch("--save", "").wait_ready()
+    assert server.client().ping()
+
+
 def test_a_port_for_http_that_was_asked_for_and_is_taken_stops_the_start(launch: Launch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         server = launch("--sidecar-http-port", str(port))
         assert server.wait_end() == 1
     (line,) = server.stderr.splitlines()
-    assert "sidecar-http-port" in line
+    assert f"sidecar-http-port: 127.0.0.1:{port} (from argument --sidecar-http-port) cannot be listened on: " in line
     assert "Address already in use" in line
 
 
