@@ -47,9 +47,9 @@ def mode(argv: Sequence[str]) -> Mode:
     """What the arguments (without the program's name) ask for: "engine" is valkey-server's own special modes."""
     if "--sentinel" in argv or (argv and argv[0] in ("--test-memory", "--check-system")):
         return "engine"
-    if len(argv) == 1 and argv[0] in ("--help", "-h"):
+    if argv and argv[0] in ("--help", "-h"):
         return "help"
-    if len(argv) == 1 and argv[0] in ("--version", "-v"):
+    if argv and argv[0] in ("--version", "-v"):
         return "version"
     return "serve"
 

@@ -194,5 +194,7 @@ def _unknown(directive: Directive) -> str:
 def _suggestion(name: str, known: Iterable[str]) -> str:
     import difflib  # only ever needed for a mistake
 
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f", did you mean {close[0]}?" if close else ""
+    # By what follows the prefix, which all of them share.
+    names = {other[len(PREFIX) :]: other for other in known}
+    close = difflib.get_close_matches(name[len(PREFIX) :], names, n=1)
+    return f", did you mean {names[close[0]]}?" if close else ""

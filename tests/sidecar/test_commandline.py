@@ -94,6 +94,8 @@ def test_passwords_are_masked_and_nothing_else(argv: list[str], masked: str) -> 
         (["-h"], "help"),
         (["--version"], "version"),
         (["-v"], "version"),
+        (["--help", "me"], "help"),
+        (["-v", "--port", "1"], "version"),
         (["--requirepass", "--help"], "serve"),
         (["sentinel.conf", "--sentinel"], "engine"),
         (["--test-memory", "10"], "engine"),

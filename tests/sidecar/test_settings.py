@@ -145,6 +145,7 @@ def test_every_setting_is_read_from_each_source(tmp_path: Path) -> None:
             "is not a setting of valkey-sidecar (from argument --sidecar-worker), did you mean sidecar-workers?",
         ),
         (["--sidecar-xyzzy", "2"], "sidecar-xyzzy is not a setting of valkey-sidecar (from argument --sidecar-xyzzy)"),
+        (["--sidecar-http-prt", "2"], "did you mean sidecar-http-port?"),
         (["--sidecar-workers=2"], "--sidecar-workers=...: write a space instead of =, as in --port 6380"),
         (["--requirepass=s3cret"], "--requirepass=...: write a space instead of =, as in --port 6380"),
         (["-p", "6380"], '"-p" is not an option: they begin with two dashes, as in --port 6380'),
@@ -160,6 +161,12 @@ def test_a_mistake_is_told_in_one_line_with_where_and_what_is_allowed(argv: list
     line = refused(*argv)
     assert message in line
     assert "s3cret" not in line
+
+
+def test_a_name_like_no_other_gets_no_suggestion() -> None:
+    assert (
+        refused("--sidecar-foo", "2") == "sidecar-foo is not a setting of valkey-sidecar (from argument --sidecar-foo)"
+    )
 
 
 def test_a_mistake_in_the_environment_the_file_or_standard_input_says_so(tmp_path: Path) -> None:
