@@ -215,7 +215,7 @@ class Answers:
             await (await self._connection()).call("CONFIG", "REWRITE")
         merged = private.restored(self._front.conf_lines(), self._injected())
         replace_file(file, merged)
-        private.text = merged
+        private.adopt(merged)
 
     # ---- who is who ------------------------------------------------------------------------------------------------
 

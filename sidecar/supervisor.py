@@ -190,10 +190,10 @@ class Supervisor:
         except ListenError as error:
             where = f"{sidecar.http_bind}:{sidecar.http_port}"
             origins = self._configuration.origins
-            if given := [origins[name] for name in ("sidecar-http-bind", "sidecar-http-port") if name in origins]:
+            if given := [str(origins[name]) for name in ("sidecar-http-bind", "sidecar-http-port") if name in origins]:
                 reason = error.lines[0].rpartition(": ")[2]
                 raise StartError(
-                    f"sidecar-http-port: {where} (from {' and '.join(map(str, given))}) cannot be listened on: {reason}; "
+                    f"sidecar-http-port: {where} (from {' and '.join(given)}) cannot be listened on: {reason}; "
                     "give another port or address"
                 ) from None
             self._journal.warning(

@@ -29,6 +29,10 @@ _INCLUDE_DEPTH = 64
 _BLANKS = " \t\r\n"
 
 
+# CONFIG REWRITE writes all that there are, those of arguments and included files too; a second line for one is fatal.
+_REWRITTEN_WHOLE = frozenset({"user", "loadmodule"})
+
+
 class PrivateConfiguration:
     """The files in the private folder that the engine is started with.
 
@@ -57,6 +61,7 @@ class PrivateConfiguration:
         self._mark = f"#{secrets.token_hex(8)} "
         self._includes: dict[str, str] = {}
         self._directory = working_folder()
+        self._adopted = False
 
     def write(self) -> None:
         """Write the files anew from the present text. Raises OSError."""
@@ -64,13 +69,18 @@ class PrivateConfiguration:
         before = self._copies
         self._copies = Path(tempfile.mkdtemp(prefix="included-", dir=self._folder))
         lines, folder = self._translate(self.text, self._directory, 0)
-        extra, _ = self._translate(self._extra, folder, 0)
+        extra, _ = self._translate(self._extra, folder, 1)
         _write_private(self._extra_path, "\n".join(extra) + "\n")
         # Included from the end: so it overrides the file, and CONFIG REWRITE leaves it alone.
         lines.append(f"include {quote(str(self._extra_path))}")
         _write_private(self.path, "\n".join(lines) + "\n")
         if before != self._folder:
             shutil.rmtree(before, ignore_errors=True)
+
+    def adopt(self, text: str) -> None:
+        """The user's file as a CONFIG REWRITE left it: it holds every user and module now, wherever they came from."""
+        self.text = text
+        self._adopted = True
 
     def value(self, name: str) -> str | None:
         """The first word of the last line of a directive in the user's file as it is now."""
@@ -136,6 +146,8 @@ class PrivateConfiguration:
             name = words[0].lower() if words else None
             if name is None:
                 lines.append(line)
+            elif name in _REWRITTEN_WHOLE and depth and self._adopted:
+                lines.append("")  # the line keeps its number
             elif self._is_ours(name):
                 lines.append(self._mark + line.strip(_BLANKS))
             elif name == "include" and len(words) == 2:
@@ -223,4 +235,5 @@ def _tidy(lines: list[str], *, keep_signature: bool) -> list[str]:
 def _write_private(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as out:
+        os.fchmod(descriptor, 0o600)  # the engine makes its file anew with a mode of its own
         out.write(text.encode("utf-8", "surrogateescape"))

@@ -35,10 +35,10 @@ _ESCAPED = {"n": "\n", "r": "\r", "t": "\t"}
 # The private engine has no port; people would take this for the server's.
 _NO_PORT = re.compile(r"(Running mode=\w+), port=0\.")
 
-# A fatal configuration error quotes the line it stopped at, and these lines hold secrets.
+# A fatal configuration error quotes the line it stopped at, and these lines hold secrets; misspelt ones too
+# (`requirepas x`, `requirepass=x`).
 _QUOTED_SECRET = re.compile(
-    r"^(?P<quote>>>> ')(?P<name>requirepass|masterauth|primaryauth|user|tls-(?:client-)?key-file-pass)\s.*$",
-    re.IGNORECASE | re.DOTALL,
+    r"^(?P<quote>>>> ')(?P<name>[\"']?(?:user\b|[^\s=:]*(?:pas|auth))[^\s=:]*)[\s=:].*$", re.IGNORECASE | re.DOTALL
 )
 
 

@@ -197,6 +197,18 @@ def test_a_rewritten_password_lets_us_back_in_after_a_crash(launch: Launch, conf
     assert valkey.Valkey(port=int(client.connection_pool.connection_kwargs["port"]), password="new").ping()
 
 
+def test_users_given_beside_the_file_survive_a_rewrite_and_a_crash(launch: Launch, conf: Path, tmp_path: Path) -> None:
+    (tmp_path / "more.conf").write_text("user carol on >pw ~* +@all\n")
+    conf.write_text(f"{conf.read_text()}include more.conf\n")
+    server = launch("valkey.conf", "--user", "bob", "on", ">pw", "~*", "+@all", port_in_file=True).wait_ready()
+    client = connect(conf)
+    assert client.config_rewrite()
+    server.engine.kill()
+    server.wait_said("engine.restarted")
+    server.wait_ready()
+    assert {"bob", "carol", "default"} <= set(client.acl_users())
+
+
 def test_an_unwritable_file_is_told_as_valkey_tells_it(launch: Launch, conf: Path, tmp_path: Path) -> None:
     launch("valkey.conf", port_in_file=True).wait_ready()
     client = connect(conf)

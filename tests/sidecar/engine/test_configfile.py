@@ -44,6 +44,8 @@ def test_line_numbers_in_the_engines_errors_are_the_users(tmp_path: Path) -> Non
 def test_nobody_else_reads_the_files(tmp_path: Path) -> None:
     configuration = private(tmp_path, "requirepass a\n", "requirepass b\n")
     configuration.write()
+    configuration.path.chmod(0o644)  # so does the engine when it rewrites it
+    configuration.write()
     for path in configuration.path.parent.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
 
@@ -132,6 +134,19 @@ def test_the_last_value_in_the_file_is_found(tmp_path: Path) -> None:
     configuration = private(tmp_path, 'requirepass a\n# requirepass x\nRequirePass "b c"\n')
     assert configuration.value("requirepass") == "b c"
     assert configuration.value("masterauth") is None
+
+
+def test_what_a_rewrite_has_collected_is_not_given_twice(tmp_path: Path) -> None:
+    text, extra = f"include {tmp_path}/one.conf\n", "loadmodule a.so\nhz 20\n"
+    configuration = private(tmp_path, text, extra, one="user bob on nopass\n")
+
+    def everything() -> str:
+        configuration.write()
+        return "".join(path.read_text() for path in configuration.path.parent.rglob("*.conf"))
+
+    assert {"user bob on nopass", "loadmodule a.so"} <= set(everything().splitlines())
+    configuration.adopt(f"{text}user bob on nopass ~*\nloadmodule a.so\n")
+    assert everything().count("user bob") == everything().count("loadmodule") == everything().count("hz 20") == 1
 
 
 def test_a_file_is_replaced_in_one_step_with_its_mode(tmp_path: Path) -> None:

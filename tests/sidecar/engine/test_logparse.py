@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from sidecar.engine.logparse import LogLine, LogParser
@@ -53,12 +55,30 @@ def test_a_fatal_configuration_error_is_a_warning() -> None:
     assert first.level == "warning"
 
 
-@pytest.mark.parametrize("quoted", ["requirepass my secret", "user bob on >secret ~*", "masterauth a secret"])
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        "requirepass my secret",
+        "user bob on >secret ~*",
+        "masterauth a secret",
+        '"requirepass" "my" "secret"',
+        "requirepas secret",
+        "RequirePass: secret",
+        "requirepass=secret",
+    ],
+)
 def test_a_quoted_password_is_not_shown(quoted: str) -> None:
     line = LogParser().parse(f">>> '{quoted}'")
     assert line is not None
     assert "secret" not in line.message
-    assert quoted.split()[0] in line.message
+    assert re.split("[ =:]", quoted)[0] in line.message
+
+
+@pytest.mark.parametrize("quoted", ["maxmemory lots", 'dir "/none"', "hide-user-data-from-log maybe"])
+def test_any_other_quoted_line_is_shown(quoted: str) -> None:
+    line = LogParser().parse(f">>> '{quoted}'")
+    assert line is not None
+    assert line.message == f">>> '{quoted}'"
 
 
 def test_the_private_engines_lack_of_a_port_is_not_shown() -> None:
