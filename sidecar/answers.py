@@ -93,7 +93,7 @@ class Answers:
         if not self._front.settings.protected_mode:
             return {"denied": False}
         try:
-            user = await (await self._connection()).call("ACL", "GETUSER", "default")
+            user = await self._call("ACL", "GETUSER", "default")
             self._default_is_open = "nopass" in user[user.index("flags") + 1]
         except EngineError as error:
             # Who is refused by the default user (or as a user with fewer rights) needs a password here.
@@ -111,6 +111,17 @@ class Answers:
             await asyncio.sleep(_LOOK_AGAIN_S)
         return connection
 
+    async def _call(self, *words: str) -> Any:
+        """A command that does no harm twice, and its answer. Raises EngineError, UnreachableError."""
+        connection = await self._connection()
+        try:
+            return await connection.call(*words)
+        except UnreachableError:
+            if not connection.closed:
+                raise  # it does not answer in time
+        # It had been cut already, and we had not seen it yet.
+        return await (await self._connection()).call(*words)
+
     # ---- CONFIG ----------------------------------------------------------------------------------------------------
 
     async def _config_check(self, body: Body) -> dict[str, Any]:
@@ -120,10 +131,9 @@ class Answers:
         except SettingError as error:
             return {"argument": error.argument, "error": str(error)}
         before: dict[str, str] = {}
-        connection = self._engine.connection
-        if body["others"] and connection is not None:
+        if body["others"]:
             with contextlib.suppress(EngineError, UnreachableError):
-                pairs = await connection.call("CONFIG", "GET", *body["others"])
+                pairs = await self._call("CONFIG", "GET", *body["others"])
                 before = dict(zip(pairs[::2], pairs[1::2], strict=True))
         return {"before": {name: value for name, value in before.items() if name in body["others"]}}
 
@@ -163,11 +173,8 @@ class Answers:
             await self._announce(str(before.port))
 
     async def _set_engine(self, name: str, value: str, *, needed: bool) -> None:
-        connection = self._engine.connection
         try:
-            if connection is None:
-                raise UnreachableError("the engine is not reachable")
-            await connection.call("CONFIG", "SET", name, value)
+            await self._call("CONFIG", "SET", name, value)
         except (EngineError, UnreachableError) as error:
             if needed:
                 raise SettingError(name, f"the engine refuses it: {error}") from None
@@ -175,12 +182,10 @@ class Answers:
 
     async def _announce(self, before: str) -> None:
         """Our new port is what the engine announces now, unless a client has set something else."""
-        connection = self._engine.connection
         for name, value in self._injected().items():
-            if connection is not None:
-                with contextlib.suppress(EngineError, UnreachableError):
-                    if (await connection.call("CONFIG", "GET", name))[1:] not in ([before], []):
-                        continue
+            with contextlib.suppress(EngineError, UnreachableError):
+                if (await self._call("CONFIG", "GET", name))[1:] not in ([before], []):
+                    continue
             await self._set_engine(name, value, needed=False)
 
     async def _rewrite(self, _body: Body) -> dict[str, Any]:
@@ -212,7 +217,7 @@ class Answers:
             # Edited since we read it. Valkey rewrites what is there, comments and all: so does a second go.
             private.text = now
             private.write()
-            await (await self._connection()).call("CONFIG", "REWRITE")
+            await self._call("CONFIG", "REWRITE")
         merged = private.restored(self._front.conf_lines(), self._injected())
         replace_file(file, merged)
         private.adopt(merged)
@@ -225,7 +230,7 @@ class Answers:
     async def _client_ids(self, _body: Body) -> dict[str, Any]:
         """[id, address, local address] of every client of the engine, with true addresses where we know them."""
         try:
-            listed = str(await (await self._connection()).call("CLIENT", "LIST"))
+            listed = str(await self._call("CLIENT", "LIST"))
         except (EngineError, UnreachableError):
             return {"clients": []}
         known = await self._peers()
