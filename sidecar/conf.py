@@ -192,7 +192,7 @@ class ConfReader:
             return
         # Not Path.glob: like glob(3), a wildcard must not match hidden files.
         for match in sorted(glob.glob(encode(where))):
-            if not file_path(decode(match)).is_dir():
+            if not os.path.isdir(match):
                 self._read_path(decode(match), included_by)
 
     def read_text(self, text: bytes, kind: OriginKind) -> None:

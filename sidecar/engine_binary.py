@@ -28,7 +28,7 @@ def find_engine_binary(settings: SidecarSettings, origin: Origin | None = None) 
         return _asked_for(settings.engine_binary, origin)
     for folder in os.get_exec_path():
         candidate = Path(folder or ".", _NAME).absolute()
-        if candidate.is_file() and os.access(candidate, os.X_OK) and not _is_ourselves(candidate):
+        if _is_executable(candidate) and not _is_ourselves(candidate):
             return candidate
     packaged = _packaged()
     if packaged is None:
@@ -58,13 +58,18 @@ def _asked_for(given: str, origin: Origin | None) -> Path:
         if on_path is None:
             raise ConfigurationError(f"{what} is not on PATH: give the path of a valkey-server")
         path = Path(on_path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise ConfigurationError(f"{what} does not exist: give the path of a valkey-server")
-    if not path.is_file() or not os.access(path, os.X_OK):
+    if not _is_executable(path):
         raise ConfigurationError(f"{what} is not an executable file: give the path of a valkey-server")
     if _is_ourselves(path):
         raise ConfigurationError(f"{what} is valkey-sidecar itself: give the path of the real valkey-server")
     return path.absolute()
+
+
+def _is_executable(path: Path) -> bool:
+    # Not Path.is_file: it raises where a folder may not be entered, such as another user's that PATH names.
+    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def _packaged() -> Path | None:

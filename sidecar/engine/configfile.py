@@ -167,7 +167,7 @@ class PrivateConfiguration:
             raise OSError(f"{whole} is included {_INCLUDE_DEPTH} levels deep: does a file include itself?")
         found = sorted(glob.glob(whole)) if any(c in pattern for c in "*?[") else [whole]
         copies = Path(tempfile.mkdtemp(dir=self._copies))
-        for number, path in enumerate(path for path in found if not Path(path).is_dir()):
+        for number, path in enumerate(path for path in found if not os.path.isdir(path)):
             text = self._included.get(path)
             lines, folder = self._translate(read(path) if text is None else text, folder, depth + 1)
             _write_private(copies / f"{number:04}.conf", "\n".join(lines) + "\n")

@@ -188,6 +188,20 @@ def test_without_one_on_path_the_package_has_the_engine(tmp_path: Path, monkeypa
     assert find_engine_binary(SidecarSettings()) == get_binary_path()
 
 
+def test_folders_that_cannot_be_entered_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = make_program(tmp_path / "real" / "valkey-server")
+    closed = make_program(tmp_path / "closed" / "valkey-server").parent
+    too_long = tmp_path / ("long" * 1000)
+    closed.chmod(0)
+    # Nothing is closed to root.
+    folders = [too_long, real.parent] if os.geteuid() == 0 else [closed, too_long, real.parent]
+    monkeypatch.setenv("PATH", ":".join(map(str, folders)))
+    assert find_engine_binary(SidecarSettings()) == real
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        find_engine_binary(SidecarSettings(engine_binary=str(too_long)))
+    closed.chmod(0o700)
+
+
 def test_we_are_never_our_own_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = make_program(tmp_path / "ours" / "valkey-sidecar", "#!/bin/sh\n")
     (tmp_path / "link").mkdir()
