@@ -189,17 +189,17 @@ class Supervisor:
             bound, _ = listeners.bind_tcp([sidecar.http_bind], sidecar.http_port, backlog=128)
         except ListenError as error:
             where = f"{sidecar.http_bind}:{sidecar.http_port}"
+            reason = error.lines[0].rpartition(": ")[2]
             origins = self._configuration.origins
             if given := [str(origins[name]) for name in ("sidecar-http-bind", "sidecar-http-port") if name in origins]:
-                reason = error.lines[0].rpartition(": ")[2]
                 raise StartError(
                     f"sidecar-http-port: {where} (from {' and '.join(given)}) cannot be listened on: {reason}; "
                     "give another port or address"
                 ) from None
             self._journal.warning(
                 "http.port_taken",
-                f"Somebody else listens on {where}: there are no metrics and no health checks over HTTP. "
-                "Choose a port with sidecar-http-port.",
+                f"{where} cannot be listened on: {reason}. There are no metrics and no health checks over HTTP; "
+                "choose a port with sidecar-http-port.",
             )
         else:
             self._http_sockets = [listener.socket for listener in bound]

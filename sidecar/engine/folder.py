@@ -19,6 +19,9 @@ _LOCK = "lock"
 # struct sockaddr_un.sun_path holds 108 bytes with the final zero.
 _SOCKET_PATH_LIMIT = 107
 
+# A container whose root is read-only has /dev/shm all the same.
+_FOLDERS = ("/tmp", "/run", "/dev/shm")
+
 
 class PrivateFolder:
     """A folder of mode 0700. Its lock is held while we live: so a later start knows whether its owner does."""
@@ -39,8 +42,10 @@ class PrivateFolder:
 
     @classmethod
     def create(cls, parent: str | None = None) -> PrivateFolder:
-        """Make one below `parent` (default: the system's folder for temporary files). Raises OSError."""
-        candidates = [parent or tempfile.gettempdir(), "/tmp", "/run", "/dev/shm"]
+        """Make one below `parent` (default: TMPDIR's, else /tmp). Raises OSError."""
+        # Not tempfile.gettempdir: where /tmp is read-only it goes to the folder we were started in, often the data's.
+        given = parent or os.environ.get("TMPDIR")
+        candidates = [*([os.path.abspath(given)] if given else []), *_FOLDERS]
         for candidate in candidates:
             longest = f"{candidate}/{_PREFIX}12345678/engine.sock"
             if len(os.fsencode(longest)) <= _SOCKET_PATH_LIMIT and os.access(candidate, os.W_OK):

@@ -59,6 +59,18 @@ def test_a_path_that_is_too_long_for_a_socket_is_not_used(tmp_path: Path) -> Non
         folder.remove()
 
 
+def test_a_read_only_system_has_a_folder_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def access(path: str, _mode: int) -> bool:
+        return path in ("/dev/shm", str(tmp_path))
+
+    monkeypatch.delenv("TMPDIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # Python's choice then: the working folder, here the data's
+    monkeypatch.setattr("sidecar.engine.folder.os.access", access)
+    folder = PrivateFolder.create()
+    folder.remove()
+    assert folder.path.parent == Path("/dev/shm")
+
+
 def test_the_error_names_the_folders_when_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sidecar.engine.folder.os.access", lambda *_: False)
     with pytest.raises(OSError, match=str(tmp_path)):
