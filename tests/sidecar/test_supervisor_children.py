@@ -203,7 +203,7 @@ def test_what_a_killed_supervisor_left_goes_with_the_next_start(launch: Launch) 
 def test_orphans_are_collected_as_by_an_init_process(launch: Launch, eventually: Eventually, tmp_path: Path) -> None:
     """In a container we are PID 1: what loses its parent becomes our child, and must not stay as a zombie."""
     wrapper = tmp_path / "engine.sh"
-    wrapper.write_text(f'#!/bin/sh\n(sleep 0.5 & echo $! > {tmp_path}/orphan)\nexec {get_binary_path()} "$@"\n')
+    wrapper.write_text(f'#!/bin/sh\n(sleep 0.5 & echo $! > {tmp_path}/orphan)\nexec "{get_binary_path()}" "$@"\n')
     wrapper.chmod(0o755)
     prctl = ctypes.CDLL(None).prctl
 
