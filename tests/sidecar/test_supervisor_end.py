@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -54,6 +55,22 @@ def test_a_command_in_flight_gets_its_reply(launch: Launch, eventually: Eventual
     assert server.terminate() == 0
     sleeper.join()
     assert replies in ([b"OK"], ["OK"], [True])
+
+
+def test_who_comes_while_the_server_ends_is_served_nothing(launch: Launch, eventually: Eventually) -> None:
+    server = launch("--save", "", "--enable-debug-command", "yes").wait_ready()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as busy:
+        busy.sendall(b"DEBUG SLEEP 1\r\n")
+        eventually("DEBUG SLEEP runs", lambda: _in_flight(server) >= 1)
+        server.process.send_signal(signal.SIGTERM)
+        server.wait_said("server.stopping")
+        eventually("it is not ready any more", lambda: server.http("readyz")[0] == 503)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as late:
+            late.sendall(b"SET late yes\r\n")
+            assert busy.recv(100) == b"+OK\r\n"
+            assert server.wait_end() == 0
+            with contextlib.suppress(ConnectionResetError):  # it was never accepted
+                assert late.recv(100) == b""
 
 
 def _in_flight(server: Any) -> float:
