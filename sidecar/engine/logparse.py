@@ -1,19 +1,22 @@
 """The engine's log lines, taken apart.
 
-Owns the three forms in which Valkey writes to its log: `log-format legacy`, `log-format logfmt` and raw lines (crash
-reports, the logo, fatal configuration errors). It never decides what is logged; it only says what a line means.
+Owns the forms in which Valkey writes to its log: the three of `log-format` and raw lines (crash reports, the logo,
+fatal configuration errors). It never decides what is logged; it only says what a line means.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 
 from sidecar.journal import Level
 
 _LEVELS: dict[str, Level] = {".": "debug", "-": "verbose", "*": "notice", "#": "warning"}
-_WORDS: dict[str, Level] = {level: level for level in _LEVELS.values()}
 _ROLES = {"X": "sentinel", "C": "child", "S": "replica", "M": "primary"}
+# The words of logfmt and JSON lines, where they are not ours (serverLogRaw).
+_LEVEL_WORDS: dict[str, Level] = {"debug": "debug", "info": "verbose", "notice": "notice", "warning": "warning"}
+_ROLE_WORDS = {"RDB/AOF": "child"}
 
 # `123:M 23 Nov 2026 09:39:01.099 * message`; log-timestamp-format gives the time one of three forms.
 _LEGACY = re.compile(
@@ -24,13 +27,15 @@ _LEGACY = re.compile(
 )
 # `123:signal-handler (1795426876) Received SIGTERM scheduling shutdown...`
 _SIGNAL = re.compile(r"(?P<pid>\d+):signal-handler \(\d+\) (?P<message>.*)", re.DOTALL)
+# Nothing is escaped: a quote is written as an apostrophe, a line end as a space.
 _LOGFMT = re.compile(
-    r'pid=(?P<pid>\d+) role=(?P<role>[\w-]+) timestamp="[^"]*" level=(?P<level>\w+) message="(?P<message>.*)"\s*',
+    r'pid=(?P<pid>\d+) role=(?P<role>\S+) timestamp="[^"]*" level=(?P<level>\w+) message="(?P<message>.*)"\s*',
     re.DOTALL,
 )
-
-_ESCAPE = re.compile(r"\\(.)")
-_ESCAPED = {"n": "\n", "r": "\r", "t": "\t"}
+_JSON = re.compile(
+    r'\{"pid":(?P<pid>\d+),"role":"(?P<role>[^"]+)","timestamp":"[^"]*","level":"(?P<level>\w+)",'
+    r'"message":(?P<message>"(?:[^"\\]|\\(?:["\\bfnrt]|u[0-9a-f]{4}))*")\}'
+)
 
 # The private engine has no port; people would take this for the server's.
 _NO_PORT = re.compile(r"(Running mode=\w+), port=0\.")
@@ -66,9 +71,11 @@ class LogParser:
             return None
         if match := _LEGACY.fullmatch(line):
             level, role, message = _LEVELS[match["level"]], _ROLES[match["role"]], match["message"]
-        elif match := _LOGFMT.fullmatch(line):
-            level = _WORDS.get(match["level"], "notice")
-            role, message = match["role"], _ESCAPE.sub(lambda m: _ESCAPED.get(m[1], m[1]), match["message"])
+        elif match := _LOGFMT.fullmatch(line) or _JSON.fullmatch(line):
+            level = _LEVEL_WORDS.get(match["level"], "notice")
+            role, message = _ROLE_WORDS.get(match["role"], match["role"]), match["message"]
+            if match.re is _JSON:
+                message = json.loads(message, strict=False)
         elif match := _SIGNAL.fullmatch(line):
             return LogLine(match["message"], "notice", None, int(match["pid"]))
         else:

@@ -14,6 +14,7 @@ from sidecar.engine.logparse import LogLine, LogParser
         "7039:M 2026-11-23T09:39:01.099+00:00 # Memory overcommit must be enabled!",
         "7039:M 1795426741099 # Memory overcommit must be enabled!",
         'pid=7039 role=primary timestamp="x" level=warning message="Memory overcommit must be enabled!"',
+        '{"pid":7039,"role":"primary","timestamp":"x","level":"warning","message":"Memory overcommit must be enabled!"}',
     ],
 )
 def test_every_form_of_a_line_means_the_same(line: str) -> None:
@@ -35,10 +36,29 @@ def test_letters_and_marks_are_roles_and_levels(letter: str, role: str, mark: st
     assert (line.role, line.level, line.message) == (role, level, "a * b # c")
 
 
-def test_logfmt_escapes_are_resolved() -> None:
-    line = LogParser().parse(r'pid=1 role=replica timestamp="x" level=notice message="say \"hi\"\\"')
+@pytest.mark.parametrize(
+    "form",
+    [
+        'pid=1 role={} timestamp="x" level={} message="a"',
+        '{{"pid":1,"role":"{}","timestamp":"x","level":"{}","message":"a"}}',
+    ],
+)
+def test_the_words_of_the_other_formats_are_roles_and_levels(form: str) -> None:
+    assert LogParser().parse(form.format("RDB/AOF", "info")) == LogLine("a", "verbose", "child", 1)
+
+
+def test_a_backslash_in_logfmt_is_one() -> None:
+    line = LogParser().parse(r'pid=1 role=replica timestamp="x" level=notice message="C:\new \"')
     assert line is not None
-    assert line.message == 'say "hi"\\'
+    assert line.message == "C:\\new \\"
+
+
+def test_json_escapes_are_resolved() -> None:
+    line = LogParser().parse(
+        r'{"pid":1,"role":"replica","timestamp":"x","level":"notice","message":"say \"hi\"\\ \u001b\t é"}'
+    )
+    assert line is not None
+    assert line.message == 'say "hi"\\ \x1b\t é'
 
 
 def test_a_raw_line_has_the_level_of_the_message_before_it() -> None:
