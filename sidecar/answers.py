@@ -30,7 +30,9 @@ Body = Mapping[str, Any]
 _PEERS_WITHIN_S = 2.0
 _RECONNECTED_WITHIN_S = 1.0
 _LOOK_AGAIN_S = 0.01
-_CLIENT = re.compile(r"^id=(\d+) addr=(\S+) laddr=(\S+) fd=(-?\d+)", re.MULTILINE)
+_CLIENT = re.compile(
+    r"^id=(\d+) addr=(\S+) laddr=(\S+) fd=(-?\d+) name=\S* age=\d+ idle=\d+ flags=(\w+)", re.MULTILINE
+)
 
 
 class Answers:
@@ -228,7 +230,7 @@ class Answers:
         return {"clients": {str(number): known for number, known in (await self._peers()).items()}}
 
     async def _client_ids(self, _body: Body) -> dict[str, Any]:
-        """[id, address, local address] of every client of the engine, with true addresses where we know them."""
+        """[id, address, local address, flags] of every client of the engine, the addresses true where we know them."""
         try:
             listed = str(await self._call("CLIENT", "LIST"))
         except (EngineError, UnreachableError):
@@ -236,8 +238,8 @@ class Answers:
         known = await self._peers()
         return {
             "clients": [
-                [identifier, *known.get(int(number), (address, local))]
-                for identifier, address, local, number in _CLIENT.findall(listed)
+                [identifier, *known.get(int(number), (address, local)), flags]
+                for identifier, address, local, number, flags in _CLIENT.findall(listed)
             ]
         }
 

@@ -17,15 +17,22 @@ from sidecar.relay.plan import Plan, encode
 _NOBODY = (b"1", b"ADDR", b"none")
 """What follows ID where no client is meant."""
 
-_ADDRESS_OPTIONS: dict[bytes, Callable[[bytes, bytes, bytes], bool]] = {
-    b"addr": lambda address, _local, wanted: address == wanted,
-    b"laddr": lambda _address, local, wanted: local == wanted,
-    b"ip": lambda address, _local, wanted: host_of(address) == wanted,
-    b"not-addr": lambda address, _local, wanted: address != wanted,
-    b"not-laddr": lambda _address, local, wanted: local != wanted,
-    b"not-ip": lambda address, _local, wanted: host_of(address) != wanted,
+_OPTIONS: dict[bytes, Callable[[_Client, bytes], bool]] = {
+    b"addr": lambda client, wanted: client.address == wanted,
+    b"laddr": lambda client, wanted: client.local == wanted,
+    b"ip": lambda client, wanted: host_of(client.address) == wanted,
+    b"flags": lambda client, wanted: client.has_flags(wanted),
+    b"not-addr": lambda client, wanted: client.address != wanted,
+    b"not-laddr": lambda client, wanted: client.local != wanted,
+    b"not-ip": lambda client, wanted: host_of(client.address) != wanted,
+    b"not-flags": lambda client, wanted: not client.has_flags(wanted),
 }
-"""Whether a client (its address, its local address) meets an option of CLIENT LIST and CLIENT KILL."""
+"""Whether a client meets an option of CLIENT LIST and CLIENT KILL that the engine would judge by its Unix socket."""
+
+_FLAGS = frozenset(b"OSMPxbtRBdcuAUreTIiEN")
+"""What Valkey takes for flags (networking.c, validateClientFlagFilter)."""
+
+_FLAGS_OF_A_SOCKET = frozenset(b"UN")
 
 _ADDRESS = re.compile(rb"(^|\s)addr=\S+ laddr=\S+ fd=(-?\d+)(?:( name=\S* age=\d+ idle=\d+ flags=)(\w+))?")
 
@@ -52,6 +59,30 @@ def as_text(reply: bytes, text: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(text), text)
 
 
+def _true_flags(flags: bytes, address: bytes) -> bytes:
+    """U: it came over a Unix socket, whose address is a path; N: there is nothing to say."""
+    return flags if address.startswith((b"/", b"[/")) else flags.replace(b"U", b"") or b"N"
+
+
+@dataclass(frozen=True)
+class _Client:
+    """A client as it is, not as the engine sees it."""
+
+    address: bytes
+    local: bytes
+    flags: bytes
+
+    @classmethod
+    def of(cls, address: str, local: str, flags: str) -> _Client:
+        """From what the supervisor says: true addresses, the engine's flags."""
+        return cls(address.encode(), local.encode(), _true_flags(flags.encode(), address.encode()))
+
+    def has_flags(self, wanted: bytes) -> bool:
+        flags = frozenset(self.flags)
+        # A MONITOR is a replica, too; CLIENT LIST shows the first only.
+        return flags.issuperset(wanted) or (b"O" in self.flags and flags.union(b"S").issuperset(wanted))
+
+
 class Clients:
     """Asks the supervisor over the link."""
 
@@ -61,8 +92,8 @@ class Clients:
     def listed(self, args: list[bytes]) -> Plan | Awaitable[Plan]:
         """CLIENT LIST or CLIENT INFO."""
         filters = _filters(args)
-        if filters is not None and filters.addresses:
-            return self._with_addresses(args, filters, self._true_addresses)
+        if filters is not None and filters.ours:
+            return self._with_ids(args, filters, self._true_addresses)
         return Plan(transform=self._true_addresses)
 
     async def _true_addresses(self, reply: bytes) -> bytes:
@@ -80,57 +111,53 @@ class Clients:
             address = b"%baddr=%b laddr=%b fd=%b" % (begin, peer[0].encode(), peer[1].encode(), number)
             if between is None:
                 return address
-            if not peer[0].startswith("/"):  # U: it came over a Unix socket; N: there is nothing to say
-                flags = flags.replace(b"U", b"") or b"N"
-            return address + between + flags
+            return address + between + _true_flags(flags, peer[0].encode())
 
         return as_text(reply, _ADDRESS.sub(replace, text))
 
     def killed(self, args: list[bytes]) -> Plan | Awaitable[Plan] | None:
-        """CLIENT KILL in either form; None: it names no address."""
+        """CLIENT KILL in either form; None: the engine knows whom it means."""
         if len(args) == 3:
             return self._kill_address(args)
         filters = _filters(args)
-        if filters is None or not filters.addresses:
+        if filters is None or not filters.ours:
             return None
-        return self._with_addresses(args, filters, None)
+        return self._with_ids(args, filters, None)
 
     async def _kill_address(self, args: list[bytes]) -> Plan:
         """CLIENT KILL ip:port, the old form: OK, or an error when there is no such client."""
         ids = await self._ids({b"addr": args[2]})
         return Plan(encode([*args[:2], b"ID", *(ids[:1] or _NOBODY), b"SKIPME", b"no"]), _old_form)
 
-    async def _with_addresses(self, args: list[bytes], filters: _Filters, transform: Any) -> Plan:
-        """CLIENT LIST or CLIENT KILL whose filters name addresses: the engine gets ids instead."""
-        ids = await self._ids(filters.addresses)
+    async def _with_ids(self, args: list[bytes], filters: _Filters, transform: Any) -> Plan:
+        """CLIENT LIST or CLIENT KILL with filters that are ours to judge: the engine gets ids instead."""
+        ids = await self._ids(filters.ours)
         if filters.ids is not None:
             ids = [identifier for identifier in ids if int(identifier) in filters.ids]
         return Plan(encode([*args[:2], *filters.others, b"ID", *(ids or _NOBODY)]), transform)
 
     async def _ids(self, wanted: dict[bytes, bytes]) -> list[bytes]:
-        """The engine's ids of the clients whose addresses are wanted (by option of CLIENT LIST)."""
+        """The engine's ids of the clients that are wanted (by option of CLIENT LIST)."""
         clients: list[list[str]] = (await self._link.request("client_ids"))["clients"]
         return [
-            str(identifier).encode()
-            for identifier, address, local in clients
-            if all(
-                _ADDRESS_OPTIONS[option](address.encode(), local.encode(), value) for option, value in wanted.items()
-            )
+            identifier.encode()
+            for identifier, *words in clients
+            if all(_OPTIONS[option](_Client.of(*words), value) for option, value in wanted.items())
         ]
 
 
 @dataclass(frozen=True)
 class _Filters:
-    """The options of CLIENT LIST or KILL: those that name addresses, the ids if any, the others as they came."""
+    """The options of CLIENT LIST or KILL: those that are ours to judge, the ids if any, the others as they came."""
 
-    addresses: dict[bytes, bytes]
+    ours: dict[bytes, bytes]
     ids: frozenset[int] | None
     others: list[bytes]
 
 
 def _filters(args: list[bytes]) -> _Filters | None:
     """None when they are not what the engine understands: it says so better."""
-    addresses: dict[bytes, bytes] = {}
+    ours: dict[bytes, bytes] = {}
     ids: set[int] | None = None
     others: list[bytes] = []
     at = 2
@@ -147,12 +174,17 @@ def _filters(args: list[bytes]) -> _Filters | None:
             continue
         if at == len(args):
             return None
-        if option in _ADDRESS_OPTIONS:
-            addresses[option] = args[at]
+        value = args[at]
+        if option in (b"flags", b"not-flags"):
+            is_ours = not _FLAGS_OF_A_SOCKET.isdisjoint(value) and _FLAGS.issuperset(value)
+        else:
+            is_ours = option in _OPTIONS
+        if is_ours:
+            ours[option] = value
         else:
             others += args[at - 1 : at + 1]
         at += 1
-    return _Filters(addresses, None if ids is None else frozenset(ids), others)
+    return _Filters(ours, None if ids is None else frozenset(ids), others)
 
 
 def _old_form(reply: bytes) -> bytes:

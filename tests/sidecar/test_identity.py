@@ -354,6 +354,37 @@ def test_clients_of_the_unix_socket_are_listed_with_its_path(start: Start, tmp_p
     assert (me["addr"], me["laddr"], me["flags"]) == (f"{path}:0", f"{path}:0", "U")
 
 
+def test_flags_are_filtered_as_valkey_filters_them(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "valkey.sock"
+    server = start("--save", "", "--unixsocket", str(path))
+    asking, victim, subscriber, monitor = (connect(server) for _ in range(4))
+    ids = {sock: ask(sock, "CLIENT ID").strip(b":\r\n").decode() for sock in (asking, victim, subscriber, monitor)}
+    subscriber.sendall(b"SUBSCRIBE channel\r\n")
+    receive(subscriber, b":1\r\n")
+    monitor.sendall(b"MONITOR\r\n")
+    receive(monitor, b"+OK\r\n")
+
+    def listed(filters: str) -> set[str]:
+        return {client["id"] for client in fields(ask(asking, f"CLIENT LIST {filters}"))} & set(ids.values())
+
+    plain = {ids[asking], ids[victim]}
+    assert listed("FLAGS N") == plain
+    assert listed("FLAGS U") == set()
+    assert listed("NOT-FLAGS N") == {ids[subscriber], ids[monitor]}
+    assert listed("NOT-FLAGS U") == set(ids.values())
+    assert listed("FLAGS PN") == set()
+    assert listed("FLAGS P") == {ids[subscriber]}
+    assert listed("NOT-FLAGS US FLAGS O") == {ids[monitor]}
+    assert ask(asking, "CLIENT LIST FLAGS N?").startswith(b"-ERR Unknown flags")
+    with socket.socket(socket.AF_UNIX) as local:
+        local.connect(str(path))
+        (me,) = fields(ask(local, f"CLIENT LIST FLAGS U ADDR {path}:0"))
+        assert me["id"] == ask(local, "CLIENT ID").strip(b":\r\n").decode()
+    assert ask(asking, "CLIENT KILL FLAGS N") == b":1\r\n"
+    assert not is_open(victim)
+    assert is_open(asking)
+
+
 def test_filters_are_joined_as_valkey_joins_them(server: Server, bare: Server) -> None:
     one, two = connect(server), connect(server)
     ids = [ask(sock, "CLIENT ID").strip(b":\r\n").decode() for sock in (one, two)]
