@@ -27,12 +27,13 @@ from sidecar.workers import Workers
 
 Body = Mapping[str, Any]
 
+OURSELVES = ("", "")
+"""Stands for our own connection where a client has its two addresses."""
+
 _PEERS_WITHIN_S = 2.0
 _RECONNECTED_WITHIN_S = 1.0
 _LOOK_AGAIN_S = 0.01
-_CLIENT = re.compile(
-    r"^id=(\d+) addr=(\S+) laddr=(\S+) fd=(-?\d+) name=\S* age=\d+ idle=\d+ flags=(\w+)", re.MULTILINE
-)
+_CLIENT = re.compile(r"^id=(\d+) addr=(\S+) laddr=(\S+) fd=(-?\d+) name=\S* age=\d+ idle=\d+ flags=(\w+)", re.MULTILINE)
 
 
 class Answers:
@@ -230,7 +231,7 @@ class Answers:
         return {"clients": {str(number): known for number, known in (await self._peers()).items()}}
 
     async def _client_ids(self, _body: Body) -> dict[str, Any]:
-        """[id, address, local address, flags] of every client of the engine, the addresses true where we know them."""
+        """[id, address, local address, flags] of every client but ourselves, the addresses true where we know them."""
         try:
             listed = str(await self._call("CLIENT", "LIST"))
         except (EngineError, UnreachableError):
@@ -240,6 +241,7 @@ class Answers:
             "clients": [
                 [identifier, *known.get(int(number), (address, local)), flags]
                 for identifier, address, local, number, flags in _CLIENT.findall(listed)
+                if known.get(int(number)) != OURSELVES
             ]
         }
 
@@ -248,6 +250,9 @@ class Answers:
         if child is None or self.workers is None:
             return {}
         ours = await self.workers.peers(_PEERS_WITHIN_S)
+        connection = self._engine.connection
+        if connection is not None and connection.inode is not None:
+            ours = {**ours, connection.inode: OURSELVES}
         try:
             return peers.by_descriptor(child.pid, ours)
         except OSError as error:

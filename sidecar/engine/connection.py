@@ -7,6 +7,7 @@ never carries a client's command.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -91,6 +92,13 @@ class Connection(asyncio.Protocol):
         if isinstance(result, libvalkey.ReplyError):
             raise EngineError(str(result))
         return result
+
+    @property
+    def inode(self) -> int | None:
+        """Of our end of the connection, None without one."""
+        if self._transport is None or self._transport.is_closing():
+            return None
+        return os.fstat(self._transport.get_extra_info("socket").fileno()).st_ino
 
     @property
     def closed(self) -> bool:

@@ -64,6 +64,22 @@ def _true_flags(flags: bytes, address: bytes) -> bytes:
     return flags if address.startswith((b"/", b"[/")) else flags.replace(b"U", b"") or b"N"
 
 
+def _true_line(line: bytes, peers: dict[str, list[str]]) -> bytes:
+    """A line of CLIENT LIST; nothing for our own connection, which the supervisor gives no address."""
+    match = _ADDRESS.search(line)
+    peer = None if match is None else peers.get(match[2].decode())
+    if match is None or peer is None:
+        return line
+    begin, number, between, flags = match.groups()
+    address, local = peer[0].encode(), peer[1].encode()
+    if not address:
+        return b""
+    shown = b"%baddr=%b laddr=%b fd=%b" % (begin, address, local, number)
+    if between is not None:
+        shown += between + _true_flags(flags, address)
+    return line[: match.start()] + shown + line[match.end() :]
+
+
 @dataclass(frozen=True)
 class _Client:
     """A client as it is, not as the engine sees it."""
@@ -97,23 +113,12 @@ class Clients:
         return Plan(transform=self._true_addresses)
 
     async def _true_addresses(self, reply: bytes) -> bytes:
-        """CLIENT LIST with the addresses of the clients, where the engine knows only its Unix socket."""
+        """CLIENT LIST with true addresses, where the engine knows only its Unix socket; without ourselves."""
         text = text_of(reply)
         if text is None:
             return reply
         peers: dict[str, list[str]] = (await self._link.request("clients"))["clients"]
-
-        def replace(match: re.Match[bytes]) -> bytes:
-            begin, number, between, flags = match.groups()
-            peer = peers.get(number.decode())
-            if peer is None:
-                return match[0]
-            address = b"%baddr=%b laddr=%b fd=%b" % (begin, peer[0].encode(), peer[1].encode(), number)
-            if between is None:
-                return address
-            return address + between + _true_flags(flags, peer[0].encode())
-
-        return as_text(reply, _ADDRESS.sub(replace, text))
+        return as_text(reply, b"".join(_true_line(line, peers) for line in text.splitlines(keepends=True)))
 
     def killed(self, args: list[bytes]) -> Plan | Awaitable[Plan] | None:
         """CLIENT KILL in either form; None: the engine knows whom it means."""

@@ -642,7 +642,10 @@ def test_our_own_connection_is_no_client_of_the_users(start: Start) -> None:
     others = [connect(server) for _ in range(3)]
     assert all(is_open(sock) for sock in others)
     assert _connected(server) == 4
-    assert is_open(one)
+    assert len(fields(ask(one, "CLIENT LIST"))) == 4
+    assert fields(ask(one, "CLIENT LIST NAME valkey-sidecar")) == []
+    assert len(fields(ask(one, "CLIENT LIST NOT-IP 127.0.0.1"))) == 0
+    assert ask(one, "CLIENT KILL NOT-IP 127.0.0.1") == b":0\r\n"
     assert server.metrics()['valkey_client_connections{network_transport="tcp",tls="false"}'] == 4
 
 
