@@ -270,9 +270,7 @@ class Supervisor:
             return
         self._status.stopping = False
         self._journal.warning("server.resumed", f"The engine did not end, because {refusal}: serving on.")
-        if self._engine.table is not None:
-            self._workers.set_commands(self._engine.table)
-        self._workers.tell("resume")
+        self._serve_on()
         self._notifier.resumed()
 
     async def _insist(self) -> None:
@@ -296,6 +294,15 @@ class Supervisor:
     def engine_ready(self, ready: bool) -> None:
         """The engine began, or ceased, to answer."""
         self._tell_ready()
+
+    def engine_waits(self) -> None:
+        """As Valkey does, clients are served until the replicas have everything: one of them may say SHUTDOWN ABORT."""
+        self._serve_on()
+
+    def _serve_on(self) -> None:
+        if self._engine.table is not None:
+            self._workers.set_commands(self._engine.table)
+        self._workers.tell("resume")
 
     def _tell_ready(self) -> None:
         ready, _ = self._status.ready()

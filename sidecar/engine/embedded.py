@@ -18,7 +18,7 @@ from sidecar.engine import commandtable
 from sidecar.engine.connection import Connection, EngineError, UnreachableError
 from sidecar.engine.folder import PrivateFolder
 from sidecar.engine.logparse import LogLine
-from sidecar.engine.output import Output, refuses_to_end
+from sidecar.engine.output import Output, refuses_to_end, waits_for_replicas
 from sidecar.engine.restart import RestartPolicy, parse_info
 from sidecar.journal import Journal
 from sidecar.processes import Child, Children
@@ -48,6 +48,9 @@ class Observer(Protocol):
 
     def engine_ready(self, ready: bool) -> None:
         """It began, or ceased, to answer without LOADING."""
+
+    def engine_waits(self) -> None:
+        """Asked to end, it waits for its replicas first, and goes on answering meanwhile. May be told repeatedly."""
 
 
 @dataclass
@@ -151,7 +154,7 @@ class Engine:
                 await _first(_PROGRESS_S, self._ended.wait(), self._refused.wait())
                 if self._refused.is_set() and not self._ended.is_set():
                     self._stopping.clear()
-                    return "it could not save its data (see its log)"
+                    return "its save failed or the shutdown was aborted (see its log)"
                 if not self._ended.is_set():
                     seconds = round(time.monotonic() - began)
                     self._journal.notice(
@@ -209,8 +212,12 @@ class Engine:
 
     def _saw(self, line: LogLine) -> None:
         self.policy.saw_log(line.message)
-        if self._stopping.is_set() and refuses_to_end(line):
+        if not self._stopping.is_set():
+            return
+        if refuses_to_end(line):
             self._refused.set()
+        elif waits_for_replicas(line) and self._observer is not None:
+            self._observer.engine_waits()
 
     def _set_ready(self, ready: bool, reason: str = "") -> None:
         changed = self.ready != ready
@@ -339,14 +346,17 @@ class Engine:
                 self._set_ready(True)
 
     async def _watch_for_refusal(self, began: float) -> None:
-        """Where its log is silenced (loglevel nothing), an engine that answers and shows no shutdown has refused."""
+        """Where its log is silenced, an engine that answers waits for its replicas, or has refused."""
         await asyncio.sleep(_REFUSAL_S)
         while True:
             connection = self.connection
             if connection is not None:
                 with contextlib.suppress(EngineError, UnreachableError):
                     info = parse_info(str(await connection.call("INFO", "server")))
-                    if "shutdown_in_milliseconds" not in info and time.monotonic() - began > _REFUSAL_S:
+                    if "shutdown_in_milliseconds" in info:
+                        if self._observer is not None:
+                            self._observer.engine_waits()
+                    elif time.monotonic() - began > _REFUSAL_S:
                         self._refused.set()
                         return
             await asyncio.sleep(_POLL_S)

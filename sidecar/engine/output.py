@@ -105,3 +105,8 @@ class Output:
 def refuses_to_end(line: LogLine) -> bool:
     """The engine was asked to end and goes on."""
     return line.message.startswith(_REFUSALS)
+
+
+def waits_for_replicas(line: LogLine) -> bool:
+    """The engine was asked to end, and does so when its replicas have everything."""
+    return line.message.startswith("Waiting for replicas before shutting down")

@@ -129,6 +129,27 @@ def test_a_failed_save_refuses_the_end(launch: Launch, eventually: Eventually, t
     assert launch().wait_ready().client().get("kept") == "yes"
 
 
+@pytest.mark.parametrize("loglevel", ["notice", "nothing"])
+def test_who_waits_for_replicas_serves_on_and_may_be_stopped(
+    launch: Launch, eventually: Eventually, loglevel: str
+) -> None:
+    server = launch("--save", "", "--shutdown-timeout", "60", "--loglevel", loglevel).wait_ready()
+    client = server.client()
+    with socket.create_connection(("127.0.0.1", server.port)) as replica:
+        replica.sendall(b"PSYNC ? -1\r\n")  # and never a word of what it has got
+        eventually("it is a replica", lambda: client.info("replication")["connected_slaves"] == 1)
+        client.set("key", "value")
+        server.process.send_signal(signal.SIGTERM)
+        eventually("the shutdown has begun", lambda: "shutdown_in_milliseconds" in client.info("server"))
+        assert client.get("key") == "value"
+        newcomer = server.client()
+        assert newcomer.get("key") == "value"
+        assert newcomer.execute_command("SHUTDOWN", "ABORT") in (b"OK", "OK", True)
+        server.wait_ready()
+        assert client.set("key", "other")
+    assert server.terminate() == 0
+
+
 def test_a_second_ctrl_c_ends_at_once_and_unsaved(launch: Launch, tmp_path: Path) -> None:
     server = launch("--save", "3600 1", "--rdb-key-save-delay", "1000000").wait_ready()
     client = server.client()
