@@ -32,8 +32,6 @@ _OPTIONS: dict[bytes, Callable[[_Client, bytes], bool]] = {
 _FLAGS = frozenset(b"OSMPxbtRBdcuAUreTIiEN")
 """What Valkey takes for flags (networking.c, validateClientFlagFilter)."""
 
-_FLAGS_OF_A_SOCKET = frozenset(b"UN")
-
 _ADDRESS = re.compile(rb"(^|\s)addr=\S+ laddr=\S+ fd=(-?\d+)(?:( name=\S* age=\d+ idle=\d+ flags=)(\w+))?")
 
 
@@ -180,11 +178,8 @@ def _filters(args: list[bytes]) -> _Filters | None:
         if at == len(args):
             return None
         value = args[at]
-        if option in (b"flags", b"not-flags"):
-            is_ours = not _FLAGS_OF_A_SOCKET.isdisjoint(value) and _FLAGS.issuperset(value)
-        else:
-            is_ours = option in _OPTIONS
-        if is_ours:
+        is_flags = option in (b"flags", b"not-flags")
+        if option in _OPTIONS and not (is_flags and not _FLAGS.issuperset(value)):
             ours[option] = value
         else:
             others += args[at - 1 : at + 1]

@@ -374,6 +374,8 @@ def test_flags_are_filtered_as_valkey_filters_them(start: Start, tmp_path: Path)
     assert listed("NOT-FLAGS U") == set(ids.values())
     assert listed("FLAGS PN") == set()
     assert listed("FLAGS P") == {ids[subscriber]}
+    assert listed("FLAGS P FLAGS N") == plain  # the last one counts
+    assert listed("FLAGS N FLAGS S") == {ids[monitor]}
     assert listed("NOT-FLAGS US FLAGS O") == {ids[monitor]}
     assert ask(asking, "CLIENT LIST FLAGS N?").startswith(b"-ERR Unknown flags")
     with socket.socket(socket.AF_UNIX) as local:
