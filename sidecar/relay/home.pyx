@@ -95,9 +95,9 @@ cdef class HomeRoute:
 
     cdef int expect_planned(self, object plan, Py_ssize_t command, long long size, bint silent, long long now) except -1:
         """The same for a request with a plan."""
-        cdef int flags = 0
+        cdef int flags = BLOCKS if plan.sync else 0    # a replica's copy may be a long time coming
         if plan.transform is not None and not silent and not self.unmeasured and not self.raw:
-            flags = PLANNED
+            flags |= PLANNED
             if self.plans is None:
                 self.plans = deque()
             self.plans.append(plan)
@@ -123,8 +123,7 @@ cdef class HomeRoute:
             return False
         if self.streaming():
             return True
-        return self.upstream.length == 0 and (
-            front == NULL or front.flags & BLOCKS or front.awaiting == SYNC_REPLY or front.awaiting == REFUSAL)
+        return self.upstream.length == 0 and (front == NULL or front.flags & BLOCKS or front.awaiting == REFUSAL)
 
     cdef bint spared(self) noexcept:
         """Whether Valkey's `timeout` does not concern this session now."""

@@ -95,6 +95,20 @@ def test_a_blocked_call_holds_nothing_up(launch: Launch) -> None:
     blocked.join()
 
 
+def test_a_replica_that_waits_for_its_copy_holds_nothing_up(launch: Launch, eventually: Eventually) -> None:
+    delay = ("--repl-diskless-sync-delay", "60", "--shutdown-timeout", "0")
+    server = launch("--save", "", *delay, "--sidecar-drain-timeout", "20").wait_ready()
+    client = server.client()
+    with socket.create_connection(("127.0.0.1", server.port)) as replica:
+        replica.sendall(b"REPLCONF capa eof\r\n")
+        assert replica.recv(100) == b"+OK\r\n"
+        replica.sendall(b"PSYNC ? -1\r\n")
+        eventually("it is a replica", lambda: client.info("replication")["connected_slaves"] == 1)
+        began = time.monotonic()
+        assert server.terminate() == 0
+    assert time.monotonic() - began < 10
+
+
 def test_a_saving_engine_is_never_killed(launch: Launch, tmp_path: Path) -> None:
     server = launch(
         "--save", "3600 1", "--rdb-key-save-delay", "100000", "--sidecar-drain-timeout", "0"
