@@ -130,7 +130,9 @@ def _pings(client: valkey.Valkey) -> bool:
 
 def test_a_client_waits_for_an_engine_that_comes_back(start: Start) -> None:
     server = start("--save", "", "--sidecar-engine-timeout", "10")
-    engine(server).kill()
+    child = engine(server)
+    child.kill()
+    child.wait(10)  # whom a dying engine still accepts goes with it
     sock = server.connect()
     sock.sendall(b"PING\r\n")
     assert receive(sock, b"\r\n", timeout=15) == b"+PONG\r\n"
