@@ -6,7 +6,7 @@ cdef enum Event:
     MORE = 0      # the bytes end inside a frame
     FRAME         # a request or a reply is complete
     EMPTY         # a request that gets no reply (an empty line, *0)
-    HEADER        # `descend` was set and the header of a top-level aggregate is complete
+    HEADER        # `descend` was set and the header of a top-level array is complete
     BROKEN        # not RESP: the engine will say so and close
 
 cdef enum:

@@ -511,7 +511,7 @@ cdef class ReplyFramer:
                         if self.type == c and not self.opened and self.remaining == 1:
                             self.opened = True
                             self.count = -1 if self.number_state == QUESTION else (self.number * 2 if c == 37 else self.number)
-                            if self.descend and self.number_state != QUESTION:
+                            if self.descend and c == 42 and self.number_state != QUESTION:
                                 self.size += p - began
                                 self.event = HEADER
                                 return p

@@ -39,6 +39,7 @@ cdef class HomeRoute:
     cdef long long subscriptions[3]      # channels, patterns, shard channels
     cdef long long subscription_sum      # channels and patterns, as the engine says
     cdef long long shard_sum
+    cdef bint pushes                     # messages come as pushes (RESP3): an array is a reply
 
     cdef int expect(self, int awaiting, Py_ssize_t command, int flags, long long expected, long long size, bint silent, long long now) except -1
     cdef int expect_planned(self, object plan, Py_ssize_t command, long long size, bint silent, long long now) except -1
@@ -51,6 +52,7 @@ cdef class HomeRoute:
     cdef int _take(self, const char* data, Py_ssize_t n, long long now) except -1
     cdef object _plan(self)
     cdef bint _out_of_band(self)
+    cdef bint _in_pubsub(self) noexcept
     cdef int _frame(self, long long now) except -1
     cdef int _confirmation(self, int kind, long long now) except -1
     cdef int _count(self, Pending* entry, long long now) except -1

@@ -259,7 +259,17 @@ cdef class HomeRoute:
             return True
         if self.monitor and framer.type == 43 and framer.head_length > 0 and 48 <= framer.head[0] <= 57:
             return True
-        return framer.type == 42 and (self.subscription_sum or self.shard_sum) and self._message_kind() == 1
+        return framer.type == 42 and self._in_pubsub() and self._message_kind() == 1
+
+    cdef bint _in_pubsub(self) noexcept:
+        """Whether an array may be a message or a confirmation."""
+        cdef Pending* front = self.pending.front()
+        if front != NULL:
+            if front.awaiting == CONFIRMATIONS or front.awaiting == DEPARTURES:
+                return True
+            if self.pushes:
+                return False
+        return self.subscription_sum != 0 or self.shard_sum != 0
 
     def _message_kind(self):
         """Of a frame in the manner of pub/sub: 1 message; 2, 3 (un)subscribe; 4, 5 (un)psubscribe; 6, 7 s(un)subscribe; 0 no such."""
@@ -277,9 +287,10 @@ cdef class HomeRoute:
             self.executing = framer.count
             self.header_size = framer.size
             return self._complete(now) if self.executing == 0 else 0
-        if framer.type == 62 or (framer.type == 42 and (self.subscription_sum or self.shard_sum or (
-                front != NULL and (front.awaiting == CONFIRMATIONS or front.awaiting == DEPARTURES)))):
+        if framer.type == 62 or (framer.type == 42 and self._in_pubsub()):
             kind = self._message_kind()
+            if kind:
+                self.pushes = framer.type == 62
             if kind > 1:
                 return self._confirmation(kind, now)
             if kind == 1 or framer.type == 62:

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from tests.conftest import Server, receive
+from tests.conftest import Server, receive, wait_until
 
 # What differs between any two servers or runs: ids, times, addresses.
 _VARIABLE = [
@@ -59,6 +59,7 @@ CONVERSATIONS = {
     "transaction with blocking commands": lines("MULTI\nBLPOP nosuch 0\nXREAD BLOCK 0 STREAMS s $\nGET a\nEXEC"),
     "subscriptions": lines("SUBSCRIBE a b c\nPSUBSCRIBE p* q*\nPING\nPING hi\nGET a\nUNSUBSCRIBE a\nUNSUBSCRIBE\nPUNSUBSCRIBE\nUNSUBSCRIBE\nPUNSUBSCRIBE x\nGET a\nSSUBSCRIBE s1\nSUNSUBSCRIBE\nSUNSUBSCRIBE\nGET a"),
     "subscriptions in RESP3": lines("HELLO 3\nSUBSCRIBE a b\nGET a\nPUBLISH a hello\nSUBSCRIBE a\nUNSUBSCRIBE nosuch\nUNSUBSCRIBE\nUNSUBSCRIBE\nSSUBSCRIBE s1 s2\nSPUBLISH s1 x\nSUNSUBSCRIBE\nGET a"),
+    "arrays like messages in RESP3": lines("HELLO 3\nSUBSCRIBE a\nRPUSH l message x y\nLRANGE l 0 -1\nMULTI\nLRANGE l 0 -1\nINCR n\nEXEC\nGET a\nHELLO 2\nSUBSCRIBE b\nUNSUBSCRIBE\nLRANGE l 0 -1"),
     "subscription in a transaction": lines("MULTI\nSUBSCRIBE a b\nGET x\nEXEC") + LEAVE_PUBSUB,
     "subscription ended by RESET": lines("SUBSCRIBE a\nPSUBSCRIBE p") + LEAVE_PUBSUB,
     "replies off": lines("CLIENT REPLY OFF\nSET a 1\nNOSUCH\nCLIENT REPLY ON\nGET a"),
@@ -154,6 +155,20 @@ def test_messages_arrive_between_replies(server: Server) -> None:
     text = receive(subscriber, b"$-1\r\n")
     assert text.count(b"$7\r\nmessage\r\n") == 100
     assert text.endswith(b"*2\r\n$4\r\npong\r\n$0\r\n\r\n*3\r\n$11\r\nunsubscribe\r\n$4\r\nnews\r\n:0\r\n$-1\r\n")
+
+
+def test_a_push_before_the_result_of_a_transaction_is_no_part_of_it(server: Server) -> None:
+    client = server.connect()
+    client.sendall(lines("HELLO 3\nSUBSCRIBE news\nMULTI\nGET a\nGET b\nGET c"))
+    receive(client, b"+QUEUED\r\n" * 3)
+    publisher = server.connect()
+    publisher.sendall(lines("DEBUG SLEEP 0.3\nPUBLISH news hello"))
+    wait_until(lambda: server.metrics()["valkey_command_in_flight"] >= 1, "the engine sleeps")
+    client.sendall(lines("EXEC\nCONFIG GET port") + END)
+    text = receive(client, b"end-of-test\r\n")
+    push = b">3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n"
+    port = b"%%1\r\n$4\r\nport\r\n$5\r\n%d\r\n" % server.port
+    assert text == push + b"*3\r\n_\r\n_\r\n_\r\n" + port + b"$11\r\nend-of-test\r\n"
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
