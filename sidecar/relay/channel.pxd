@@ -11,11 +11,13 @@ cdef class Poller:
     cdef int epoll
     cdef list channels          # by descriptor
 
+    cdef int fault(self, object owner, Exception error) except -1
     cdef int watch(self, Channel channel, unsigned int events) except -1
     cdef int forget(self, Channel channel) except -1
 
 cdef class Channel:
     cdef Poller poller
+    cdef object owner           # closed when one of the callbacks fails
     cdef readonly object sock
     cdef int fd
     cdef object on_readable

@@ -81,9 +81,23 @@ cdef class Poller:
                     elif channel.length == 0:       # an error that nobody reads now would be reported for ever
                         self.forget(channel)
             except Exception as error:
-                self.loop.call_exception_handler({"message": "a session failed and is closed", "exception": error})
-                if channel.on_readable is not None:
-                    channel.on_readable.__self__.close()
+                self.fault(channel.owner, error)
+
+    cdef int fault(self, object owner, Exception error) except -1:
+        """A fault of ours ends one session, not the others."""
+        self.loop.call_exception_handler({"message": "a session failed and is closed", "exception": error})
+        if owner is not None:
+            owner.close()
+        return 0
+
+    def start_task(self, owner, coroutine):
+        """Run what a callback of `owner` leaves for later; it ends as the callback would when it fails."""
+        def ended(task):
+            if not task.cancelled() and task.exception() is not None:
+                self.fault(owner, task.exception())
+        task = self.loop.create_task(coroutine)
+        task.add_done_callback(ended)
+        return task
 
     cdef int watch(self, Channel channel, unsigned int events) except -1:
         cdef epoll_event event
@@ -109,10 +123,14 @@ cdef class Poller:
 
 
 cdef class Channel:
-    """on_readable() is called while reading and bytes, or the end, are there; on_drained() when a backlog has been sent or given up."""
+    """on_readable() is called while reading and bytes, or the end, are there; on_drained() when a backlog has been sent or given up.
 
-    def __init__(self, Poller poller not None, sock, on_readable, on_drained, int paused=0):
+    When one of them fails, owner.close() is called.
+    """
+
+    def __init__(self, Poller poller not None, owner, sock, on_readable, on_drained, int paused=0):
         self.poller = poller
+        self.owner = owner
         self.sock = sock
         self.fd = sock.fileno()
         self.on_readable = on_readable
@@ -220,5 +238,5 @@ cdef class Channel:
         self.length = 0
         self.sock.close()
         self.sock = None
-        self.on_readable = self.on_drained = None
+        self.owner = self.on_readable = self.on_drained = None
         return 0

@@ -60,7 +60,7 @@ cdef class HomeRoute:
         self.owner = owner
         self.replies = ReplyFramer()
         self.pending = PendingQueue()
-        self.upstream = Channel(relay.poller, sock, self._readable, self._drained)
+        self.upstream = Channel(relay.poller, owner, sock, self._readable, self._drained)
 
     # ---- what is in flight -----------------------------------------------------------------------------------------------------
 
@@ -215,7 +215,7 @@ cdef class HomeRoute:
                 self._frame(now)
                 self.upstream.pause(HOLD)
                 self.stash = bytearray(p[:end - p])
-                self.task = self.relay.loop.create_task(self._answer_later(answer, whole))
+                self.task = self.relay.poller.start_task(self.owner, self._answer_later(answer, whole))
                 return 0
             self.owner.deliver(answer, len(answer))
             self._frame(now)

@@ -58,7 +58,7 @@ cdef class Session(Owner):
         self.is_local = is_local
         self.requests = RequestFramer(relay.table)
         self.active_ns = now_ns()
-        self.client = Channel(relay.poller, sock, self._readable, self._drained, CONNECTING | (STOPPED if relay.stopped else 0))
+        self.client = Channel(relay.poller, self, sock, self._readable, self._drained, CONNECTING | (STOPPED if relay.stopped else 0))
         relay.sessions.add(self)
 
     # ---- connecting ------------------------------------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ cdef class Session(Owner):
         answer = self.relay.special(self, name, args, request)
         if inspect.isawaitable(answer):
             self.client.pause(HOLD)
-            self.task = self.relay.loop.create_task(self._apply_later(answer, request, command, now))
+            self.task = self.relay.poller.start_task(self, self._apply_later(answer, request, command, now))
             return 0
         return self._apply(answer, request, command, now)
 
