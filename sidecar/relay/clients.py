@@ -14,6 +14,9 @@ from typing import Any
 from sidecar.link import Link
 from sidecar.relay.plan import Plan, encode
 
+_ID_DIGITS = 19
+"""The engine's ids are 64-bit numbers."""
+
 _NOBODY = (b"1", b"ADDR", b"none")
 """What follows ID where no client is meant."""
 
@@ -169,7 +172,7 @@ def _filters(args: list[bytes]) -> _Filters | None:
         at += 1
         if option == b"id":
             ids = set() if ids is None else ids
-            while at < len(args) and args[at].isdigit():
+            while at < len(args) and args[at].isdigit() and len(args[at]) <= _ID_DIGITS:
                 ids.add(int(args[at]))
                 at += 1
             if not ids or 0 in ids:

@@ -73,6 +73,7 @@ CONVERSATIONS = {
     "blocking": lines("RPUSH l 1 2\nBLPOP l 0\nBLPOP l nosuch 1\nBLPOP nosuch 0.05\nXADD s 1-1 f v\nXREAD BLOCK 50 STREAMS s $\nXREAD BLOCK 0 STREAMS s 0\nXREAD STREAMS s 0\nBLMOVE nosuch l LEFT LEFT 0.05\nWAIT 0 10\nGET a"),
     "databases": lines("SET a 0\nSELECT 3\nGET a\nSET a 3\nSWAPDB 0 3\nGET a\nSELECT 99\nSELECT 0\nGET a\nMOVE a 5"),
     "names": lines("CLIENT SETNAME me\nCLIENT GETNAME\nCLIENT SETINFO lib-name x\nCLIENT NO-EVICT ON\nCLIENT NO-TOUCH ON\nRESET\nCLIENT GETNAME"),
+    "ids of too many digits": lines(f"CLIENT LIST ID {'9' * 5000}\nCLIENT KILL ID {'9' * 5000}\nCLIENT LIST ID {'9' * 20} IP 1.2.3.4"),
     "auth without a password": lines("AUTH x\nAUTH nosuch x\nHELLO 3 AUTH nosuch x\nGET a"),
     "an empty request": b"*0\r\n*-1\r\n\r\n" + lines("PING"),
     "an empty name": bulk("") + bulk("", "x") + lines("PING"),
