@@ -1,7 +1,7 @@
 """The link between the supervisor and one worker: messages over a socket pair.
 
-Owns the framing of messages (one packet each: JSON with a ``kind``, or a ledger snapshot that begins with ``S``),
-requests and their answers, and descriptors that travel along. It never interprets a message.
+Owns the framing of messages (JSON with a ``kind``, in as many packets as it takes; or a ledger snapshot, one packet
+that begins with ``S``), requests and their answers, and descriptors that travel along. It never interprets a message.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 
 _PACKET_BYTES = 192 * 1024
 """The largest packet."""
+_MORE, _LAST = b"+", b"."
+"""What the parts of a message begin with that does not fit a packet: 10,000 clients are half a megabyte."""
 _FDS_MAX = 250
 
 Body = dict[str, Any]
@@ -45,10 +47,16 @@ class Link:
         self._next_id = 1
         self._waiting: dict[int, asyncio.Future[Body]] = {}
         self._queue: deque[tuple[bytes, Sequence[int]]] = deque()
+        self._parts: list[bytes] = []
         self._closed = False
         self._sent = asyncio.Event()
         self._sent.set()
         loop.add_reader(sock.fileno(), self._readable)
+
+    @property
+    def backed_up(self) -> bool:
+        """Whether packets wait because the other end does not read."""
+        return bool(self._queue)
 
     async def flushed(self, timeout: float) -> None:
         """Wait until every packet is sent, or the link is closed, at most `timeout` seconds."""
@@ -58,7 +66,15 @@ class Link:
 
     def send(self, kind: str, body: Body | None = None, fds: Sequence[int] = ()) -> None:
         """Send a message. The kernel duplicates descriptors; the caller keeps its own until the packet is sent."""
-        self._send(json.dumps({"kind": kind, **(body or {})}, separators=(",", ":")).encode(), fds)
+        message = json.dumps({"kind": kind, **(body or {})}, separators=(",", ":")).encode()
+        if len(message) <= _PACKET_BYTES:
+            self._send(message, fds)
+            return
+        size = _PACKET_BYTES - 1
+        *parts, last = [message[at : at + size] for at in range(0, len(message), size)]
+        for part in parts:
+            self._send(_MORE + part, ())
+        self._send(_LAST + last, fds)
 
     def send_snapshot(self, frame: bytes) -> None:
         """Send a ledger snapshot frame (it begins with ``S``)."""
@@ -101,8 +117,6 @@ class Link:
     def _send(self, packet: bytes, fds: Sequence[int]) -> None:
         if self._closed:
             return
-        if len(packet) > _PACKET_BYTES:
-            raise ValueError(f"a message of {len(packet)} bytes does not fit a packet of the link ({_PACKET_BYTES})")
         if self._queue:
             self._queue.append((packet, fds))
             return
@@ -144,7 +158,12 @@ class Link:
             self.close()
         elif packet[:1] == b"S":
             self._on_snapshot(packet)
+        elif packet[:1] == _MORE:
+            self._parts.append(packet[1:])
         else:
+            if packet[:1] == _LAST:
+                packet = b"".join([*self._parts, packet[1:]])
+                self._parts.clear()
             body = json.loads(packet)
             kind = body.pop("kind")
             if kind == "answer":

@@ -27,8 +27,6 @@ _SLOT_BYTES = 8
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MOST_S = 5.0
 
-_COMMANDS_PER_MESSAGE = 500
-
 # A worker that was told to stop has only to write its last figures.
 _STOP_WITHIN_S = 2.0
 _LAST_FRAMES_WITHIN_S = 1.0
@@ -110,9 +108,7 @@ class Workers:
         self._keepers: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
-        self._commands: list[dict[str, Any]] = []
-        self._partial_peers: list[list[Any]] = []
-        self._asking_peers = asyncio.Lock()
+        self._commands: dict[str, Any] | None = None
 
     def spawn(self, first: WorkerProcess | None = None) -> None:
         """Start all processes, but for the first where it runs already. Needs no event loop. Raises OSError."""
@@ -140,21 +136,12 @@ class Workers:
 
     def set_commands(self, table: Sequence[tuple[str, list[str]]]) -> None:
         """Tell the command table to all of them, those that come later too. A worker accepts once it has it."""
-        self._commands = []
-        # A packet of the link takes some 190 KB; subcommands follow their command and must not part from it.
-        part: list[tuple[str, list[str]]] = []
-        for entry in table:
-            if len(part) >= _COMMANDS_PER_MESSAGE and "|" not in entry[0]:
-                self._commands.append({"commands": part, "more": True})
-                part = []
-            part.append(entry)
-        self._commands.append({"commands": part})
-        for message in self._commands:
-            self.tell("commands", message)
+        self._commands = {"commands": table}
+        self.tell("commands", self._commands)
 
     def hold_newcomers(self) -> None:
         """A worker that starts from now on does not accept, until the command table is set again."""
-        self._commands = []
+        self._commands = None
 
     async def ask(self, kind: str, body: Mapping[str, Any], within_s: float) -> list[dict[str, Any]]:
         """The answers to a request by all who answer in time."""
@@ -165,10 +152,8 @@ class Workers:
 
     async def peers(self, within_s: float) -> dict[int, tuple[str, str]]:
         """Of every session: the inode of its socket to the engine, and the addresses of both ends of its client's."""
-        async with self._asking_peers:
-            self._partial_peers.clear()
-            answers = await self.ask("peers", {}, within_s)
-            rows = list(itertools.chain(self._partial_peers, *(answer["peers"] for answer in answers)))
+        answers = await self.ask("peers", {}, within_s)
+        rows = itertools.chain(*(answer["peers"] for answer in answers))
         return {int(inode): (str(peer), str(local)) for inode, peer, local in rows}
 
     async def stop(self) -> None:
@@ -230,8 +215,8 @@ class Workers:
         )
         body, fds = self._configure(worker.index)
         worker.link.send("configure", body, fds)
-        for message in self._commands:
-            worker.link.send("commands", message)
+        if self._commands is not None:
+            worker.link.send("commands", self._commands)
         if self._stopping:
             worker.link.send("stop")
 
@@ -258,8 +243,6 @@ class Workers:
             self._journal.log(
                 body["level"], body["event"], body["message"], worker=worker.index, **body.get("attributes", {})
             )
-        elif kind == "peers":
-            self._partial_peers += body["peers"]
         elif "id" in body:
             task = asyncio.create_task(self._answer(worker, kind, body))
             self._tasks.add(task)

@@ -30,7 +30,6 @@ _SNAPSHOT_INTERVAL_S = 1.0
 _CRON_INTERVAL_S = 1.0
 _LAST_WORDS_S = 1.0
 """For the last snapshot, when the supervisor is slow to read."""
-_PEERS_PER_MESSAGE = 1000
 _REFRESH_INTERVAL_S = 1.0
 """At most so often an unknown command makes the supervisor read the command table again."""
 
@@ -62,7 +61,8 @@ class Worker:
             await asyncio.wait([self._stopped], timeout=max(0.0, min(snapshot_at, cron_at) - self._loop.time()))
             now = self._loop.time()
             if now >= snapshot_at:
-                self._send_snapshot()
+                if not self._link.backed_up:  # the next one says it all
+                    self._send_snapshot()
                 snapshot_at = now + _SNAPSHOT_INTERVAL_S
             if now >= cron_at:
                 cron_at = now + _CRON_INTERVAL_S
@@ -99,13 +99,11 @@ class Worker:
         self._listener = Listener(self._relay, self._link, self._settings, ClientCount(fds[0], body["worker"]))
         self._relay.on_closed = self._listener.closed
         self._listener.replace(_sockets(body["listeners"], fds[1:]))
-        if body.get("commands"):
-            self._on_commands(body, [])
 
     def _on_commands(self, body: Body, _fds: list[int]) -> None:
         self._table.update(body["commands"], HELD, self._renamed)
         self._ledger.names_grew()
-        if not body.get("more") and not self._told_ready:
+        if not self._told_ready:
             assert self._listener is not None
             self._told_ready = True
             self._listener.resume()
@@ -160,9 +158,6 @@ class Worker:
 
     def _on_peers(self, body: Body, _fds: list[int]) -> None:
         peers = [] if self._relay is None else [[s.upstream_inode, s.peer, s.local] for s in self._relay.sessions]
-        while len(peers) > _PEERS_PER_MESSAGE:
-            self._link.send("peers", {"for": body.get("id"), "peers": peers[:_PEERS_PER_MESSAGE]})
-            del peers[:_PEERS_PER_MESSAGE]
         self._link.reply(body, {"peers": peers})
 
     def _on_stop(self, _body: Body, _fds: list[int]) -> None:
