@@ -31,10 +31,13 @@ cdef struct ShortSlot:
 
 cdef enum:
     SHORT_SLOTS = 2048
+    GROWTHS_MAX = 32
 
 cdef class CommandTable:
     cdef ShortSlot* short_slots    # names of up to 8 bytes, by those bytes; while few enough
     cdef Slot* slots
+    cdef Slot* outgrown[GROWTHS_MAX]   # kept, for a framer inside a request points into the slots that it was found in
+    cdef int growths
     cdef unsigned int mask
     cdef unsigned int used
     cdef unsigned int short_used

@@ -48,6 +48,9 @@ cdef class CommandTable:
         self.ids = {OTHER: 0}
 
     def __dealloc__(self):
+        cdef int i
+        for i in range(self.growths):
+            free(self.outgrown[i])
         free(self.slots)
         free(self.short_slots)
         free(self.blob)
@@ -162,7 +165,8 @@ cdef class CommandTable:
                 bigger[j] = old[i]
         self.slots = bigger
         self.mask = size * 2 - 1
-        free(old)
+        self.outgrown[self.growths] = old
+        self.growths += 1
 
     cdef const Command* find(self, const char* name, Py_ssize_t length) noexcept nogil:
         cdef unsigned int h, i

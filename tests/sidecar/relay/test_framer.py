@@ -162,3 +162,15 @@ def test_ids_stay_when_a_module_brings_commands() -> None:
     assert table.names[: len(before)] == before
     assert table.lookup(b"JSON.GET")[0] == "JSON.GET"
     assert table.lookup(b"CMD1999")[0] == "CMD1999"
+
+
+def test_a_request_that_has_begun_keeps_its_command_while_the_table_grows() -> None:
+    table = CommandTable()
+    table.update([("a-long-name", [])])
+    framer = RequestFramer(table)
+    data = request([b"a-long-name", b"value"])
+    assert framer.feed(data[:-3]) == []
+    table.update([(f"command-{number}", []) for number in range(2000)])
+    spoilt = [b"\xff" * size for size in (12_000, 16_300, 16_384, 24_000) for _ in range(50)]
+    assert framer.feed(data[-3:]) == [("frame", "A-LONG-NAME", 2, 3)]
+    del spoilt
