@@ -73,6 +73,7 @@ class Listener:
         self._count = count
         self._sockets: list[tuple[socket.socket, str, str]] = []
         self._accepting = False
+        self._retry: asyncio.TimerHandle | None = None
         self._complained_at = -_COMPLAINT_INTERVAL_S
         self._asking: asyncio.Task[bool] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -80,7 +81,7 @@ class Listener:
 
     def replace(self, sockets: list[tuple[socket.socket, str, str]]) -> None:
         """Listen on these from now on. Each: the listening socket, its transport (tcp, unix), its address or path."""
-        accepting = self._accepting
+        accepting = self._accepting or self._retry is not None
         self.pause()
         for sock, _transport, _address in self._sockets:
             sock.close()
@@ -92,12 +93,16 @@ class Listener:
 
     def pause(self) -> None:
         """Accept nothing; who connects waits in the kernel's backlog."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         if self._accepting:
             self._accepting = False
             for sock, _transport, _address in self._sockets:
                 self._loop.remove_reader(sock.fileno())
 
     def resume(self) -> None:
+        self._retry = None
         if not self._accepting:
             self._accepting = True
             for sock, transport, address in self._sockets:
@@ -122,7 +127,7 @@ class Listener:
             except OSError as error:
                 self._complain(error)
                 self.pause()
-                self._loop.call_later(_PAUSE_S, self.resume)
+                self._retry = self._loop.call_later(_PAUSE_S, self.resume)
                 return
             self._admit(sock, peer, transport, address)
 

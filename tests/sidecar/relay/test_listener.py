@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from typing import Any
+
+import pytest
+
+from sidecar.relay import listener as listener_module
+from sidecar.relay.commands import CommandTable
+from sidecar.relay.listener import ClientCount, Listener
+from sidecar.relay.shared import Relay
+from sidecar.workers import ConnectionCounts
+from telemetry.ledger import Ledger
+
+
+class Crowded:
+    """A socket on which somebody waits, in a process without a descriptor left."""
+
+    def __init__(self) -> None:
+        self.ours, self._theirs = socket.socketpair()
+        self._theirs.send(b"x")
+        self.tries = 0
+
+    def fileno(self) -> int:
+        return self.ours.fileno()
+
+    def setblocking(self, _flag: bool) -> None:
+        pass
+
+    def accept(self) -> Any:
+        self.tries += 1
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def close(self) -> None:
+        self.ours.close()
+        self._theirs.close()
+
+
+class Silence:
+    def send(self, *_args: object) -> None:
+        pass
+
+
+async def turns(number: int) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+def test_a_listener_that_could_not_accept_tries_again_but_not_while_it_is_told_to_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listener_module, "_PAUSE_S", 0)
+
+    async def main() -> None:
+        table = CommandTable()
+        relay = Relay(asyncio.get_running_loop(), table, Ledger(table.names), "")
+        counts = ConnectionCounts()
+        listener = Listener(relay, Silence(), {}, ClientCount(os.dup(counts.fd), 0))  # type: ignore[arg-type]
+        crowded = Crowded()
+        listener.replace([(crowded, "tcp", "here")])  # type: ignore[list-item]
+        listener.resume()
+        while crowded.tries < 3:
+            await asyncio.sleep(0)
+        listener.pause()
+        tries = crowded.tries
+        await turns(20)
+        assert crowded.tries == tries
+        listener.resume()
+        while crowded.tries == tries:
+            await asyncio.sleep(0)
+        new = Crowded()
+        listener.replace([(new, "tcp", "there")])  # type: ignore[list-item]
+        while not new.tries:
+            await asyncio.sleep(0)
+        listener.close()
+        relay.poller.close()
+
+    asyncio.run(main())
