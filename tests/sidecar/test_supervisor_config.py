@@ -1,17 +1,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import valkey
 
 from sidecar.listener_settings import LISTENER_DIRECTIVES
-
-Launch = Callable[..., Any]
-Eventually = Callable[..., Any]
+from tests.conftest import Start, free_port, wait_until
 
 
 def refuses(port: int, host: str = "127.0.0.1") -> bool:
@@ -22,55 +18,49 @@ def refuses(port: int, host: str = "127.0.0.1") -> bool:
     return False
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 # ---- CONFIG SET
 
 
-def test_a_new_port_is_listened_on_and_the_old_one_left(launch: Launch, eventually: Eventually) -> None:
-    server = launch("--save", "").wait_ready()
+def test_a_new_port_is_listened_on_and_the_old_one_left(start_here: Start) -> None:
+    server = start_here("--save", "").wait_ready()
     client = server.client(single_connection_client=True)
     new = free_port()
     assert client.config_set("port", new)
     assert valkey.Valkey(port=new).ping()
-    eventually("the old port is closed", lambda: refuses(server.port))
+    wait_until(lambda: refuses(server.port), "the old port is closed")
     assert client.ping()  # who is connected stays connected
     assert client.config_get("port") == {"port": str(new)}
 
 
-def test_a_port_that_is_taken_changes_nothing(launch: Launch) -> None:
-    server = launch("--save", "").wait_ready()
+def test_a_port_that_is_taken_changes_nothing(start_here: Start) -> None:
+    server = start_here("--save", "").wait_ready()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         with pytest.raises(valkey.ResponseError, match=r"argument 'port'.*Unable to listen on this port"):
             server.client().config_set("port", taken.getsockname()[1])
         assert server.client().config_get("port") == {"port": str(server.port)}
 
 
-def test_fewer_addresses_of_the_same_port(launch: Launch, eventually: Eventually) -> None:
-    server = launch("--save", "", "--bind", "127.0.0.1", "127.0.0.2").wait_ready()
+def test_fewer_addresses_of_the_same_port(start_here: Start) -> None:
+    server = start_here("--save", "", "--bind", "127.0.0.1", "127.0.0.2").wait_ready()
     client = server.client(single_connection_client=True)
     assert client.config_set("bind", "127.0.0.2")
-    eventually("127.0.0.1 is closed", lambda: refuses(server.port))
+    wait_until(lambda: refuses(server.port), "127.0.0.1 is closed")
     assert valkey.Valkey(host="127.0.0.2", port=server.port).ping()
     assert client.config_set("bind", "* -::*")  # covers the one that is held already
     assert server.client().ping()
     assert server.client().config_get("bind") == {"bind": "* -::*"}
 
 
-def test_addresses_that_do_not_exist_change_nothing(launch: Launch, eventually: Eventually) -> None:
-    server = launch("--save", "", "--bind", "127.0.0.1").wait_ready()
+def test_addresses_that_do_not_exist_change_nothing(start_here: Start) -> None:
+    server = start_here("--save", "", "--bind", "127.0.0.1").wait_ready()
     with pytest.raises(valkey.ResponseError, match="Failed to bind to specified addresses"):
         server.client().config_set("bind", "192.0.2.77")
-    eventually("clients are served again", lambda: not refuses(server.port))
+    wait_until(lambda: not refuses(server.port), "clients are served again")
     assert server.client().ping()
 
 
-def test_maxclients_holds_at_once_and_the_engine_follows(launch: Launch) -> None:
-    server = launch("--save", "", "--maxclients", "10").wait_ready()
+def test_maxclients_holds_at_once_and_the_engine_follows(start_here: Start) -> None:
+    server = start_here("--save", "", "--maxclients", "10").wait_ready()
     client = server.client(single_connection_client=True)
     assert client.config_set("maxclients", 1)
     with pytest.raises(valkey.ValkeyError, match="max number of clients"):
@@ -82,8 +72,8 @@ def test_maxclients_holds_at_once_and_the_engine_follows(launch: Launch) -> None
         other.close()
 
 
-def test_maxclients_beyond_the_descriptors_is_refused(launch: Launch) -> None:
-    server = launch("--save", "").wait_ready()
+def test_maxclients_beyond_the_descriptors_is_refused(start_here: Start) -> None:
+    server = start_here("--save", "").wait_ready()
     with pytest.raises(valkey.ResponseError, match="not able to handle the specified number of clients, try with"):
         server.client().config_set("maxclients", 100_000_000)
 
@@ -118,8 +108,8 @@ def connect(conf: Path) -> valkey.Valkey:
     return valkey.Valkey(port=int(port), decode_responses=True)
 
 
-def test_a_rewrite_keeps_the_users_file_right(launch: Launch, conf: Path, tmp_path: Path) -> None:
-    server = launch("valkey.conf", "--hz", "50", "--tcp-keepalive", "60", port_in_file=True).wait_ready()
+def test_a_rewrite_keeps_the_users_file_right(start_here: Start, conf: Path, tmp_path: Path) -> None:
+    server = start_here("valkey.conf", "--hz", "50", "--tcp-keepalive", "60", port_in_file=True).wait_ready()
     client = connect(conf)
     port = client.config_get("port")["port"]
     client.config_set("maxmemory", "200mb")
@@ -148,8 +138,8 @@ def test_a_rewrite_keeps_the_users_file_right(launch: Launch, conf: Path, tmp_pa
     assert server.terminate() == 0
 
 
-def test_what_a_rewrite_wrote_gives_the_same_settings_again(launch: Launch, conf: Path, eventually: Eventually) -> None:
-    first = launch("valkey.conf", "--appendonly", "yes", "--notify-keyspace-events", "KEA", port_in_file=True)
+def test_what_a_rewrite_wrote_gives_the_same_settings_again(start_here: Start, conf: Path) -> None:
+    first = start_here("valkey.conf", "--appendonly", "yes", "--notify-keyspace-events", "KEA", port_in_file=True)
     first.wait_ready()
     client = connect(conf)
     client.config_set("requirepass", 'se"cret')
@@ -164,15 +154,15 @@ def test_what_a_rewrite_wrote_gives_the_same_settings_again(launch: Launch, conf
     assert client.config_rewrite()
     assert conf.read_text() == again_rewritten
     assert first.terminate() == 0
-    launch("valkey.conf", port_in_file=True).wait_ready()
+    start_here("valkey.conf", port_in_file=True).wait_ready()
     after = client.config_get("*")
     assert after == before
     assert after["port"] == str(new)
     assert set(LISTENER_DIRECTIVES) <= set(after)
 
 
-def test_what_the_user_has_edited_meanwhile_is_kept(launch: Launch, conf: Path) -> None:
-    launch("valkey.conf", port_in_file=True).wait_ready()
+def test_what_the_user_has_edited_meanwhile_is_kept(start_here: Start, conf: Path) -> None:
+    start_here("valkey.conf", port_in_file=True).wait_ready()
     client = connect(conf)
     conf.write_text("# edited by hand\n" + conf.read_text())
     client.config_set("maxmemory", "300mb")
@@ -182,8 +172,8 @@ def test_what_the_user_has_edited_meanwhile_is_kept(launch: Launch, conf: Path) 
     assert "maxmemory 300mb" in lines
 
 
-def test_a_rewritten_password_lets_us_back_in_after_a_crash(launch: Launch, conf: Path, eventually: Eventually) -> None:
-    server = launch("valkey.conf", port_in_file=True).wait_ready()
+def test_a_rewritten_password_lets_us_back_in_after_a_crash(start_here: Start, conf: Path) -> None:
+    server = start_here("valkey.conf", port_in_file=True).wait_ready()
     client = connect(conf)
     client.config_set("requirepass", "new")
     client.execute_command("AUTH", "new")
@@ -197,10 +187,12 @@ def test_a_rewritten_password_lets_us_back_in_after_a_crash(launch: Launch, conf
     assert valkey.Valkey(port=int(client.connection_pool.connection_kwargs["port"]), password="new").ping()
 
 
-def test_users_given_beside_the_file_survive_a_rewrite_and_a_crash(launch: Launch, conf: Path, tmp_path: Path) -> None:
+def test_users_given_beside_the_file_survive_a_rewrite_and_a_crash(
+    start_here: Start, conf: Path, tmp_path: Path
+) -> None:
     (tmp_path / "more.conf").write_text("user carol on >pw ~* +@all\n")
     conf.write_text(f"{conf.read_text()}include more.conf\n")
-    server = launch("valkey.conf", "--user", "bob", "on", ">pw", "~*", "+@all", port_in_file=True).wait_ready()
+    server = start_here("valkey.conf", "--user", "bob", "on", ">pw", "~*", "+@all", port_in_file=True).wait_ready()
     client = connect(conf)
     assert client.config_rewrite()
     server.engine.kill()
@@ -209,8 +201,8 @@ def test_users_given_beside_the_file_survive_a_rewrite_and_a_crash(launch: Launc
     assert {"bob", "carol", "default"} <= set(client.acl_users())
 
 
-def test_an_unwritable_file_is_told_as_valkey_tells_it(launch: Launch, conf: Path, tmp_path: Path) -> None:
-    launch("valkey.conf", port_in_file=True).wait_ready()
+def test_an_unwritable_file_is_told_as_valkey_tells_it(start_here: Start, conf: Path, tmp_path: Path) -> None:
+    start_here("valkey.conf", port_in_file=True).wait_ready()
     client = connect(conf)
     conf.unlink()
     conf.mkdir()
@@ -218,11 +210,11 @@ def test_an_unwritable_file_is_told_as_valkey_tells_it(launch: Launch, conf: Pat
         client.config_rewrite()
 
 
-def test_standard_input_counts_after_the_file(launch: Launch, conf: Path, tmp_path: Path) -> None:
+def test_standard_input_counts_after_the_file(start_here: Start, conf: Path, tmp_path: Path) -> None:
     given = tmp_path / "stdin"
     given.write_text("maxmemory 7mb\nmaxclients 99\n")
     with given.open() as stdin:
-        launch("valkey.conf", "-", port_in_file=True, stdin=stdin).wait_ready()
+        start_here("valkey.conf", "-", port_in_file=True, stdin=stdin).wait_ready()
     client = connect(conf)
     assert client.config_get("maxmemory") == {"maxmemory": str(7 * 1024 * 1024)}
     assert client.config_get("maxclients") == {"maxclients": "99"}
@@ -231,9 +223,9 @@ def test_standard_input_counts_after_the_file(launch: Launch, conf: Path, tmp_pa
 # ---- rights
 
 
-def test_an_engine_that_refuses_us_serves_clients_all_the_same(launch: Launch, tmp_path: Path) -> None:
+def test_an_engine_that_refuses_us_serves_clients_all_the_same(start_here: Start, tmp_path: Path) -> None:
     (tmp_path / "users.acl").write_text("user default off\nuser app on >secret ~* +@all\n")
-    server = launch("--aclfile", "users.acl", "--save", "").wait_ready()
+    server = start_here("--aclfile", "users.acl", "--save", "").wait_ready()
     assert len(server.said("engine.no_rights")) == 1
     client = server.client(username="app", password="secret")
     assert client.set("a", "b")
@@ -241,17 +233,17 @@ def test_an_engine_that_refuses_us_serves_clients_all_the_same(launch: Launch, t
     assert server.terminate() == 0
 
 
-def test_a_user_of_our_own_lets_us_in(launch: Launch, tmp_path: Path) -> None:
+def test_a_user_of_our_own_lets_us_in(start_here: Start, tmp_path: Path) -> None:
     (tmp_path / "users.acl").write_text("user default off\nuser watch on >see ~* +@all\n")
-    server = launch(
+    server = start_here(
         "--aclfile", "users.acl", "--save", "", "--sidecar-engine-user", "watch",
-        environment={"SIDECAR_ENGINE_PASSWORD": "see"},
+        env={"SIDECAR_ENGINE_PASSWORD": "see"},
     ).wait_ready()  # fmt: skip
     assert not server.said("engine.no_rights")
 
 
-def test_a_lower_loglevel_at_run_time_shows_the_engines_lines(launch: Launch) -> None:
-    server = launch("--save", "").wait_ready()
+def test_a_lower_loglevel_at_run_time_shows_the_engines_lines(start_here: Start) -> None:
+    server = start_here("--save", "").wait_ready()
     server.client().config_set("loglevel", "debug")
     server.wait_said("clients connected")
     assert any(event["level"] in ("verbose", "debug") for event in server.said("engine.log"))

@@ -3,39 +3,37 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-Launch = Callable[..., Any]
+from tests.conftest import Start
 
 # The supervisor and one worker, idle.
 MEMORY_LIMIT = 100 * 1024 * 1024
 
 
-def test_clients_are_served_and_probes_say_so(launch: Launch) -> None:
-    server = launch("--save", "").wait_ready()
+def test_clients_are_served_and_probes_say_so(start_here: Start) -> None:
+    server = start_here("--save", "").wait_ready()
     client = server.client()
     assert client.set("key", "value")
-    assert client.get("key") == "value"
-    assert server.http("livez")[0] == 200
-    assert server.http("readyz") == (200, "ready\n")
+    assert client.get("key") == b"value"
+    assert server.get("/livez")[0] == 200
+    assert server.get("/readyz") == (200, "ready\n")
     assert server.metric('valkey_command_calls_total{db_operation_name="SET"') == 1
 
 
-def test_idle_memory_stays_small(launch: Launch) -> None:
-    server = launch("--save", "").wait_ready()
-    server.http("metrics")
+def test_idle_memory_stays_small(start_here: Start) -> None:
+    server = start_here("--save", "").wait_ready()
+    server.get("/metrics")
     used = sum(process.memory_info().rss for process in (server.process, server.worker))
     assert used <= MEMORY_LIMIT
 
 
-def test_a_second_server_on_the_port_is_refused_as_valkeys_is(launch: Launch) -> None:
-    first = launch("--save", "").wait_ready()
-    second = launch("--save", "", "--port", str(first.port))
+def test_a_second_server_on_the_port_is_refused_as_valkeys_is(start_here: Start) -> None:
+    first = start_here("--save", "").wait_ready()
+    second = start_here("--save", "", port=first.port)
     assert second.wait_end() == 1
     assert f"Could not create server TCP listening socket *:{first.port}: bind: Address already in use" in second.stderr
     assert "Traceback" not in second.stderr
@@ -43,9 +41,9 @@ def test_a_second_server_on_the_port_is_refused_as_valkeys_is(launch: Launch) ->
     assert first.client().ping()
 
 
-def test_a_second_server_that_saves_into_the_same_folder_is_refused(launch: Launch, tmp_path: Path) -> None:
-    first = launch("--save", "60 1").wait_ready()
-    second = launch("--appendonly", "yes")
+def test_a_second_server_that_saves_into_the_same_folder_is_refused(start_here: Start, tmp_path: Path) -> None:
+    first = start_here("--save", "60 1").wait_ready()
+    second = start_here("--appendonly", "yes")
     assert second.wait_end() == 1
     (line,) = second.stderr.splitlines()
     assert str(tmp_path) in line
@@ -53,15 +51,15 @@ def test_a_second_server_that_saves_into_the_same_folder_is_refused(launch: Laun
     assert first.client().ping()
 
 
-def test_servers_that_do_not_save_may_share_a_folder(launch: Launch) -> None:
-    first = launch("--save", "").wait_ready()
-    second = launch("--save", "").wait_ready()
+def test_servers_that_do_not_save_may_share_a_folder(start_here: Start) -> None:
+    first = start_here("--save", "").wait_ready()
+    second = start_here("--save", "").wait_ready()
     assert first.client().ping()
     assert second.client().ping()
 
 
-def test_an_engine_that_outlives_its_supervisor_keeps_the_folder(launch: Launch, tmp_path: Path) -> None:
-    first = launch("--save", "60 1").wait_ready()
+def test_an_engine_that_outlives_its_supervisor_keeps_the_folder(start_here: Start, tmp_path: Path) -> None:
+    first = start_here("--save", "60 1").wait_ready()
     inherited = {file.path for file in first.engine.open_files()}
     assert str(tmp_path / ".valkey-sidecar.lock") in inherited
 
@@ -75,42 +73,42 @@ def test_an_engine_that_outlives_its_supervisor_keeps_the_folder(launch: Launch,
     ],
 )
 def test_an_engine_that_cannot_start_ends_the_start_with_its_words(
-    launch: Launch, arguments: tuple[str, ...], message: str
+    start_here: Start, arguments: tuple[str, ...], message: str
 ) -> None:
-    server = launch(*arguments)
+    server = start_here(*arguments)
     assert server.wait_end() == 1
     assert message in server.stderr
     assert "Traceback" not in server.stderr
 
 
-def test_a_corrupt_snapshot_ends_the_start_with_the_engines_words(launch: Launch, tmp_path: Path) -> None:
+def test_a_corrupt_snapshot_ends_the_start_with_the_engines_words(start_here: Start, tmp_path: Path) -> None:
     (tmp_path / "dump.rdb").write_bytes(b"REDIS0011 and nothing more")
-    server = launch()
+    server = start_here()
     assert server.wait_end() == 1
     assert "rdb" in server.stderr.lower()
     assert server.said("engine.log")
 
 
-def test_a_quoted_password_of_a_bad_line_is_in_no_message(launch: Launch, tmp_path: Path) -> None:
+def test_a_quoted_password_of_a_bad_line_is_in_no_message(start_here: Start, tmp_path: Path) -> None:
     (tmp_path / "valkey.conf").write_text("requirepass top secret\n")
-    server = launch("valkey.conf")
+    server = start_here("valkey.conf")
     assert server.wait_end() == 1
     assert "requirepass" in server.stderr
     assert "secret" not in server.stderr
-    assert "secret" not in (tmp_path / f"{server.port}.out").read_text()
+    assert "secret" not in server.log_text()
 
 
-def test_an_engine_that_ends_content_before_it_serves_is_a_failed_start(launch: Launch) -> None:
-    server = launch("--sidecar-engine-binary", "true")
+def test_an_engine_that_ends_content_before_it_serves_is_a_failed_start(start_here: Start) -> None:
+    server = start_here("--sidecar-engine-binary", "true")
     assert server.wait_end() == 1
     assert server.stderr == "valkey-sidecar: the engine ended with code 0 before it was ready\n"
 
 
-def test_closed_standard_descriptors_are_no_obstacle(launch: Launch) -> None:
+def test_closed_standard_descriptors_are_no_obstacle(start_here: Start) -> None:
     def close() -> None:
         os.closerange(0, 3)
 
-    server = launch("--save", "", "-", preexec_fn=close).wait_ready()
+    server = start_here("--save", "", "-", preexec_fn=close).wait_ready()
     assert server.client().ping()
     for process in (server.process, server.worker):
         standard = {Path(f"/proc/{process.pid}/fd/{number}").readlink() for number in range(3)}
@@ -118,35 +116,35 @@ def test_closed_standard_descriptors_are_no_obstacle(launch: Launch) -> None:
     assert server.terminate() == 0
 
 
-def test_a_folder_that_is_gone_is_no_obstacle(launch: Launch, tmp_path: Path) -> None:
+def test_a_folder_that_is_gone_is_no_obstacle(start_here: Start, tmp_path: Path) -> None:
     def leave() -> None:
         gone = tmp_path / "gone"
         gone.mkdir()
         os.chdir(gone)
         gone.rmdir()
 
-    server = launch("--save", "", preexec_fn=leave).wait_ready()
+    server = start_here("--save", "", preexec_fn=leave).wait_ready()
     assert server.client().ping()
     assert server.terminate() == 0
 
 
-def test_modules_in_the_folder_are_none_of_ours(launch: Launch, tmp_path: Path) -> None:
+def test_modules_in_the_folder_are_none_of_ours(start_here: Start, tmp_path: Path) -> None:
     (tmp_path / "uvloop.py").write_text("raise SystemExit('not this one')\n")
-    server = launch("--save", "").wait_ready()
+    server = start_here("--save", "").wait_ready()
     assert server.client().ping()
 
 
-def test_a_port_for_http_that_was_asked_for_and_is_taken_stops_the_start(launch: Launch) -> None:
+def test_a_port_for_http_that_was_asked_for_and_is_taken_stops_the_start(start_here: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        server = launch("--sidecar-http-port", str(port))
+        server = start_here("--sidecar-http-port", str(port), default_http=True)
         assert server.wait_end() == 1
     (line,) = server.stderr.splitlines()
     assert f"sidecar-http-port: 127.0.0.1:{port} (from argument --sidecar-http-port) cannot be listened on: " in line
     assert "Address already in use" in line
 
 
-def test_a_default_port_for_http_that_is_taken_is_a_warning(launch: Launch, eventually: Callable[..., Any]) -> None:
+def test_a_default_port_for_http_that_is_taken_is_a_warning(start_here: Start) -> None:
     taken = socket.socket()
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -155,17 +153,17 @@ def test_a_default_port_for_http_that_is_taken_is_a_warning(launch: Launch, even
     except OSError:
         pass  # somebody else has it: as good
     with taken:
-        server = launch("--save", "", default_http=True)
+        server = start_here("--save", "", default_http=True)
         server.wait_said("server.ready")
         assert server.said("http.port_taken")
         assert server.client().ping()
 
 
-def test_no_password_is_in_any_process_list(launch: Launch, tmp_path: Path) -> None:
+def test_no_password_is_in_any_process_list(start_here: Start, tmp_path: Path) -> None:
     (tmp_path / "valkey.conf").write_text("masterauth hunter1\n")
-    server = launch(
+    server = start_here(
         "valkey.conf", "--requirepass", "hunter2", "--user", "bob", "on", ">hunter3", "~*", "+@all", "--save", "",
-        environment={"SIDECAR_ENGINE_PASSWORD": "hunter4"},
+        env={"SIDECAR_ENGINE_PASSWORD": "hunter4"},
     ).wait_ready()  # fmt: skip
     assert server.client(password="hunter2").ping()
     family = [server.process, *server.process.children(recursive=True)]
@@ -176,11 +174,11 @@ def test_no_password_is_in_any_process_list(launch: Launch, tmp_path: Path) -> N
         assert "hunter" not in " ".join(child.environ().values())
 
 
-def test_too_few_descriptors_lower_maxclients_with_a_warning(launch: Launch) -> None:
+def test_too_few_descriptors_lower_maxclients_with_a_warning(start_here: Start) -> None:
     def few() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (164, 164))
 
-    server = launch("--save", "", preexec_fn=few).wait_ready()
+    server = start_here("--save", "", preexec_fn=few).wait_ready()
     limit = server.process.rlimit(psutil.RLIMIT_NOFILE)[0]
     shown = int(server.client().config_get("maxclients")["maxclients"])
     if limit == 164:  # else we may raise it, as Valkey would
@@ -190,10 +188,12 @@ def test_too_few_descriptors_lower_maxclients_with_a_warning(launch: Launch) -> 
         assert shown == 10000
 
 
-def test_a_relative_unix_socket_lies_in_the_data_folder_and_goes_with_us(launch: Launch, tmp_path: Path) -> None:
+def test_a_relative_unix_socket_lies_in_the_data_folder_and_goes_with_us(start_here: Start, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     path = tmp_path / "data" / "our.sock"
-    server = launch("--save", "", "--dir", "data", "--unixsocket", "our.sock", "--unixsocketperm", "700").wait_ready()
+    server = start_here(
+        "--save", "", "--dir", "data", "--unixsocket", "our.sock", "--unixsocketperm", "700"
+    ).wait_ready()
     assert path.stat().st_mode & 0o777 == 0o700
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
@@ -203,7 +203,7 @@ def test_a_relative_unix_socket_lies_in_the_data_folder_and_goes_with_us(launch:
     assert not path.exists()
 
 
-def test_a_server_that_listens_nowhere_does_not_start(launch: Launch) -> None:
-    server = launch("--port", "0")
+def test_a_server_that_listens_nowhere_does_not_start(start_here: Start) -> None:
+    server = start_here(port=0)
     assert server.wait_end() == 1
     assert "Configured to not listen anywhere, exiting." in server.stderr
