@@ -70,7 +70,7 @@ def bare_process(folder: Path) -> Process:
 
 
 def sidecar_process(folder: Path, *options: str) -> Process:
-    """This server before the same engine, without persistence, else as it comes. Its HTTP port is in `http_port`."""
+    """This server before the same engine, without persistence, else as it comes."""
     port = process.free_port()
     argv = [sys.executable, "-m", "sidecar", "--port", str(port), *_without_persistence(folder)]
     argv += ["--sidecar-engine-binary", engine_binary(), *options]

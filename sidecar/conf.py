@@ -83,13 +83,12 @@ class Origin:
 class Directive:
     """One line that says something: `name` in lower case and its words, quotes and escapes resolved.
 
-    Neither `args` nor `text` is in the repr: they may be a password.
+    `args` are not in the repr: they may be a password.
     """
 
     name: str
     args: tuple[str, ...] = field(repr=False)
     origin: Origin
-    text: str = field(repr=False, default="")
 
     def render(self) -> str:
         """The directive as a conf line that Valkey reads back to the same words."""
@@ -280,7 +279,7 @@ def _parse_line(raw: bytes, kind: OriginKind, file: str | None, number: int) -> 
     lowered = decode(encode(words[0]).lower())
     if kind == "argument":
         origin = Origin(kind, name=lowered)
-    return Directive(lowered, tuple(words[1:]), origin, decode(text))
+    return Directive(lowered, tuple(words[1:]), origin)
 
 
 def _end_of_blanks(data: bytes, position: int) -> int:

@@ -26,22 +26,11 @@ from sidecar.listener_settings import LISTENER_DIRECTIVES, ListenerSettings, kin
 from sidecar.secret import SecretStr
 from sidecar.settings import PREFIX, SidecarSettings, parse_value, resolve
 
-# Other names of the same directive (config.c). The engine knows them all; we look them up by the first.
+# Older names of directives that we look at; the engine knows them all (config.c).
 _ALIASES: Final = {
-    "slaveof": "replicaof",
-    "masterauth": "primaryauth",
-    "masteruser": "primaryuser",
-    "slave-announce-ip": "replica-announce-ip",
+    "min-slaves-to-write": "min-replicas-to-write",
     "slave-announce-port": "replica-announce-port",
 }
-_ANNOUNCE: Final = (
-    "replica-announce-ip",
-    "replica-announce-port",
-    "cluster-announce-ip",
-    "cluster-announce-hostname",
-    "cluster-announce-port",
-    "cluster-announce-bus-port",
-)
 _DEFAULT_SAVE: Final = ("3600", "1", "300", "100", "60", "10000")
 # These say that there is no TLS.
 _TLS_OFF: Final = {"tls-port": "0", "tls-replication": "no", "tls-cluster": "no"}
@@ -59,8 +48,6 @@ class Configuration:
     """What was given beside the file, as conf lines: standard input, then arguments."""
     directives: tuple[Directive, ...] = field(repr=False)
     """All of them in order, `include` lines expanded: conf file, standard input, arguments."""
-    masked_arguments: tuple[str, ...]
-    """The command line without passwords."""
     listener: ListenerSettings
     """Valkey's directives that are ours, as they are at the start."""
     sidecar: SidecarSettings
@@ -99,7 +86,6 @@ class Configuration:
             files=tuple(reader.files),
             extra_text="\n".join(part for part in (decode(stdin).rstrip("\n"), arguments.options) if part),
             directives=directives,
-            masked_arguments=arguments.masked,
             listener=listener,
             sidecar=resolved.settings,
             origins=origins,
@@ -162,17 +148,6 @@ class Configuration:
         return self._word("loglevel", "notice")
 
     @property
-    def replicaof(self) -> tuple[str, str] | None:
-        """Host and port of the primary to follow from the start."""
-        args = _words(self.engine_args("replicaof"))
-        return (args[0], args[1]) if len(args) == 2 and [a.lower() for a in args] != ["no", "one"] else None
-
-    @property
-    def announced(self) -> dict[str, str]:
-        """The announce directives that the user gave, by their present names."""
-        return {name: args[0] for name in _ANNOUNCE if (args := self.engine_args(name))}
-
-    @property
     def has_persistence(self) -> bool:
         """Whether the engine writes its data to disk by itself: by `save` points or `appendonly`."""
         return self._word("appendonly", "no") == "yes" or bool(self._save_points())
@@ -217,11 +192,6 @@ class Configuration:
 def is_ours(name: str) -> bool:
     """Whether a directive (in lower case) is honoured by us, and so must not reach the engine."""
     return name.startswith(PREFIX) or name in LISTENER_DIRECTIVES
-
-
-def config_values(configuration: Configuration) -> dict[str, str]:
-    """The listener's directives as CONFIG GET prints them at the start."""
-    return configuration.listener.config_values()
 
 
 def _listener(directives: Iterable[Directive]) -> tuple[ListenerSettings, dict[str, Origin]]:

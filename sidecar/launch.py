@@ -69,7 +69,7 @@ class Launch:
         A primary that we follow, and Sentinel, must be told a port that can be reached: ours.
         """
         port = self._front.settings.port
-        given = _ANNOUNCED_PORT in self._configuration.announced or self.private.value(_ANNOUNCED_PORT)
+        given = self._configuration.engine_args(_ANNOUNCED_PORT) or self.private.value(_ANNOUNCED_PORT)
         return {_ANNOUNCED_PORT: str(port)} if port and not given else {}
 
     def credentials(self) -> list[tuple[str | None, str]]:
@@ -88,6 +88,6 @@ class Launch:
     def policy(self) -> RestartPolicy:
         """What is known about replicas before the engine has been asked."""
         configuration = self._configuration
-        wanted = configuration.engine_args("min-replicas-to-write") or configuration.engine_args("min-slaves-to-write")
+        wanted = configuration.engine_args("min-replicas-to-write")
         min_replicas = int(wanted[0]) if wanted and wanted[0].isdigit() else 0
         return RestartPolicy(persistent=configuration.has_persistence, min_replicas=min_replicas)

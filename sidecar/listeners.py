@@ -23,12 +23,11 @@ _NO_SUCH_PROTOCOL = frozenset(
 
 
 class ListenError(Exception):
-    """No listening: `lines` are for the log, in Valkey's words; `text` is what CONFIG SET answers."""
+    """No listening: `lines` are for the log, in Valkey's words."""
 
-    def __init__(self, *lines: str, text: str = "Unable to listen on this port") -> None:
+    def __init__(self, *lines: str) -> None:
         super().__init__(lines[-1])
         self.lines = lines
-        self.text = text
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,6 @@ class Child:
         self.name = name
         self.pid = popen.pid
         self.stdout: IO[bytes] | None = popen.stdout
-        self.stderr: IO[bytes] | None = popen.stderr
         self.code: int | None = None
         self._popen = popen
         self._waiters: list[asyncio.Future[int]] = []
@@ -71,7 +70,6 @@ class Children:
 
     def __init__(self) -> None:
         self._by_pid: dict[int, Child] = {}
-        self._attached = False
 
     def spawn(
         self,
@@ -116,7 +114,6 @@ class Children:
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Collect children from now on, and at once those that ended before."""
-        self._attached = True
         loop.add_signal_handler(signal.SIGCHLD, self.reap)
         self.reap()
 
@@ -132,18 +129,6 @@ class Children:
             child = self._by_pid.pop(pid, None)
             if child is not None:
                 child._ended(status)
-
-    def wait_now(self, child: Child) -> int:
-        """Block until `child` has ended. Only for before the event loop runs and after it has stopped."""
-        while child.code is None:
-            try:
-                pid, status = os.waitpid(-1, 0)
-            except ChildProcessError:
-                return NOT_STARTED
-            known = self._by_pid.pop(pid, None)
-            if known is not None:
-                known._ended(status)
-        return child.code
 
     @property
     def alive(self) -> list[Child]:

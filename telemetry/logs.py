@@ -36,9 +36,6 @@ Threshold = Literal["debug", "verbose", "notice", "warning", "nothing"]
 Record = Mapping[str, Any]
 Renderer = Callable[[Record], str]
 
-ENGINE_ROLES: Mapping[str, str] = {"M": "primary", "S": "replica", "C": "child", "X": "sentinel"}
-"""What the role letter of an engine's log line means (Valkey's serverLogRaw)."""
-
 _NOTHING = max(SEVERITIES.values()) + 1
 _RECORD = "record"  # the method of the destinations that structlog calls
 _HEAD = "\0head"  # carries what is no attribute through structlog; no attribute can have this name

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.conf import ConfigurationError
-from sidecar.configuration import Configuration, config_values, is_ours
+from sidecar.configuration import Configuration, is_ours
 from sidecar.cpus import available_cpus, default_workers
 from sidecar.listener_settings import LISTENER_DIRECTIVES, ListenerSettings, parse_listener_value
 from sidecar.reference import help_text, settings_page
@@ -255,11 +255,6 @@ def test_no_password_is_in_a_repr() -> None:
         (["--save", "", "--save", "60", "1"], "has_persistence", True),
         (["--save", "60 1", "--save", ""], "has_persistence", False),
         (["--save", "", "--appendonly", "yes"], "has_persistence", True),
-        ([], "replicaof", None),
-        (["--replicaof", "127.0.0.1", "6380"], "replicaof", ("127.0.0.1", "6380")),
-        (["--slaveof", "127.0.0.1 6380"], "replicaof", ("127.0.0.1", "6380")),
-        (["--replicaof", "h", "1", "--slaveof", "NO", "ONE"], "replicaof", None),
-        (["--slave-announce-ip", "1.2.3.4"], "announced", {"replica-announce-ip": "1.2.3.4"}),
         ([], "rename_commands", {}),
         (["--rename-command", "CONFIG", "Secret"], "rename_commands", {"secret": "config"}),
         (["--rename-command", "CONFIG", "Secret"], "removed_commands", {"config"}),
@@ -304,7 +299,7 @@ def test_config_values_are_printed_as_config_get_prints_them() -> None:
     configuration = load(
         "--bind", "127.0.0.1 -::1", "--unixsocketperm", "0755", "--protected-mode", "NO", "--pidfile", ""
     )
-    values = config_values(configuration)
+    values = configuration.listener.config_values()
     assert values["bind"] == "127.0.0.1 -::1"
     assert values["unixsocketperm"] == "755"
     assert values["protected-mode"] == "no"
@@ -378,3 +373,11 @@ def test_cgroup_quotas_limit_the_cpus(tmp_path: Path, files: dict[str, str], cpu
         path.write_text(text)
     unlimited = available_cpus(tmp_path / "nothing")
     assert available_cpus(tmp_path) == (unlimited if cpus is None else cpus)
+
+
+@pytest.mark.parametrize(
+    ("older", "name"),
+    [("slave-announce-port", "replica-announce-port"), ("min-slaves-to-write", "min-replicas-to-write")],
+)
+def test_a_directive_is_found_by_its_older_name(older: str, name: str) -> None:
+    assert load(f"--{name}", "1", f"--{older}", "2").engine_args(name) == ("2",)

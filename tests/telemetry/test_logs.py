@@ -104,7 +104,7 @@ def test_valkeys_loglevel_filters_our_lines_too(pipe: Output, loglevel: logs.Thr
 def test_a_line_of_the_engine_keeps_its_own_time_and_role(pipe: Output) -> None:
     logs.configure(stdout=pipe.writing)
     when = datetime(2026, 3, 1, 1, 2, 3, 456000, tzinfo=timezone(timedelta(hours=2)))
-    attributes = {"role": logs.ENGINE_ROLES["S"], "pid": 7}
+    attributes = {"role": "replica", "pid": 7}
     logs.get_logger().record("warning", "engine.log", "Low memory.", attributes, timestamp=when)
     (record,) = pipe.records()
     assert record["timestamp"] == "2026-02-28T23:02:03.456000Z"
