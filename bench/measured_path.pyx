@@ -7,8 +7,10 @@ Owns a loop over the product's own compiled parts, in the session's order. It fo
 from libc.time cimport time_t
 
 from sidecar.relay.commands cimport CommandTable
-from sidecar.relay.framer cimport FRAME, ReplyFramer, RequestFramer
+from sidecar.relay.framer cimport FRAME
 from sidecar.relay.pending cimport Pending, PendingQueue
+from sidecar.relay.reply_framer cimport ReplyFramer
+from sidecar.relay.request_framer cimport RequestFramer
 from telemetry.ledger cimport Ledger
 
 cdef extern from "<time.h>" nogil:

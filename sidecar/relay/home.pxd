@@ -1,8 +1,8 @@
 # The home route: one upstream connection for one client session.
 
 from sidecar.relay.channel cimport Channel
-from sidecar.relay.framer cimport ReplyFramer
 from sidecar.relay.pending cimport Pending, PendingQueue
+from sidecar.relay.reply_framer cimport ReplyFramer
 from sidecar.relay.shared cimport Relay
 
 cdef class Owner:

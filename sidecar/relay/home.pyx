@@ -11,11 +11,12 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from libc.string cimport memcmp
 
 from sidecar.relay.channel cimport HOLD, Channel
-from sidecar.relay.framer cimport BROKEN, FRAME, HEADER, MORE, ReplyFramer
+from sidecar.relay.framer cimport BROKEN, FRAME, HEADER, MORE
 from sidecar.relay.pending cimport (
     BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, ENDS, EXEC_REPLY, MONITOR_REPLY, MULTI_REPLY, OPENS, PLANNED, Pending, PendingQueue,
     REFUSAL, REPLY, RESET_REPLY, SILENT, SUBSCRIPTION_SHIFT, SYNC_REPLY, UNMEASURED,
 )
+from sidecar.relay.reply_framer cimport ReplyFramer
 from sidecar.relay.shared cimport Relay, now_ns
 from telemetry.ledger cimport Ledger, Row
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from sidecar.relay.framer import split_inline
+from sidecar.relay.request_framer import split_inline
 
 Transform = Callable[[bytes], bytes | Awaitable[bytes]]
 

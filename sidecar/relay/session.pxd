@@ -1,8 +1,8 @@
 # A client session.
 
 from sidecar.relay.channel cimport Channel
-from sidecar.relay.framer cimport RequestFramer
 from sidecar.relay.home cimport HomeRoute, Owner
+from sidecar.relay.request_framer cimport RequestFramer
 from sidecar.relay.shared cimport Relay
 
 cdef class Session(Owner):

@@ -15,15 +15,16 @@ from sidecar.relay.channel cimport BACKLOG, CONNECTING, HOLD, STOPPED, Channel
 from sidecar.relay.commands cimport (
     BLOCKING, Command, DISCARD, EXEC, HELD, MAYBE_BLOCKING, MONITOR, MULTI, PLAIN, RESET, SUBSCRIBE, UNSUBSCRIBE,
 )
-from sidecar.relay.framer cimport BROKEN, EMPTY, FRAME, RequestFramer
+from sidecar.relay.framer cimport BROKEN, EMPTY, FRAME
 from sidecar.relay.home cimport HomeRoute, Owner
 from sidecar.relay.pending cimport (
     BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, EXEC_REPLY, MONITOR_REPLY, MULTI_REPLY, REFUSAL, REPLY, RESET_REPLY, SUBSCRIPTION_SHIFT,
 )
+from sidecar.relay.request_framer cimport RequestFramer
 from sidecar.relay.shared cimport Relay, now_ns
 
-from sidecar.relay.framer import split_inline
 from sidecar.relay.plan import FAILED_PLAN, SILENT_PLAN, arguments
+from sidecar.relay.request_framer import split_inline
 
 cdef Py_ssize_t _HELD_MAX = 1 << 20            # the largest request that is seen whole
 cdef long long _BROKEN_MAX = 128 * 1024        # bytes forwarded after a framing error: more than the engine reads before it refuses

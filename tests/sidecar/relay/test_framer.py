@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.relay.commands import CommandTable
-from sidecar.relay.framer import ReplyFramer, RequestFramer
+from sidecar.relay.reply_framer import ReplyFramer
+from sidecar.relay.request_framer import RequestFramer
 
 TABLE = CommandTable()
 TABLE.update([("get", []), ("set", []), ("config", []), ("config|get", []), ("blpop", ["blocking"])])

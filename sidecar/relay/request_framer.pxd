@@ -1,0 +1,35 @@
+# Framing of what a client sends.
+
+from sidecar.relay.commands cimport Command, CommandTable
+from sidecar.relay.framer cimport Event
+
+cdef enum:
+    NAME_MAX = 64
+
+cdef class RequestFramer:
+    cdef CommandTable table
+    cdef int state
+    cdef int number_state
+    cdef long long number
+    cdef long long args_left
+    cdef long long body_left         # bytes of the current argument still to come, its CR LF included
+    cdef long long body_length
+    cdef long long inline_length
+    cdef bint naming                 # the name is not complete yet
+    cdef int name_length
+    cdef char name[NAME_MAX + 1]
+    # What the last FRAME was:
+    cdef Event event
+    cdef readonly long long argc
+    cdef readonly long long size     # bytes, framing included
+    cdef bint is_inline
+    cdef const Command* command      # NULL: not in the table
+
+    cdef const char* next(self, const char* p, const char* end) noexcept nogil
+    cdef const char* _whole(self, const char* p, const char* end) noexcept nogil
+    cdef const Command* _lookup(self, const char* first, long long first_length) noexcept nogil
+    cdef void reset(self) noexcept nogil
+    cdef bint undecided(self) noexcept nogil
+    cdef void _name_done(self) noexcept nogil
+    cdef int _digit(self, char c) noexcept nogil
+    cdef void inline_command(self, bytes name, bytes second)

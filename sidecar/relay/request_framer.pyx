@@ -1,0 +1,302 @@
+"""Where a request ends, whichever way the bytes were cut.
+
+The framer keeps a few numbers and at most 64 bytes of a name, never the request: a 512 MB value streams through it. The rules are those of
+Valkey's ``parseMultibulkBuffer`` and ``parseInlineBuffer`` (networking.c). It answers nothing: bytes that are not RESP are the engine's to
+refuse.
+"""
+
+from libc.string cimport memchr
+
+from sidecar.relay.commands cimport CONTAINER, HELD, MAYBE_BLOCKING, Command, CommandTable, find_short
+from sidecar.relay.framer cimport BAD, BROKEN, DIGITS, EMPTY, FRAME, MINUS, MORE, NEGATIVE, NO_DIGIT, NUMBER_MAX, ZERO
+
+cdef enum:
+    START, COUNT, AFTER_COUNT, DOLLAR, LENGTH, AFTER_LENGTH, BODY, INLINE
+
+cdef long long _INLINE_MAX = 64 * 1024       # PROTO_INLINE_MAX_SIZE
+cdef long long _COUNT_MAX = 2147483647       # INT_MAX
+
+
+cdef inline char _upper(char c) noexcept nogil:
+    return c - 32 if 97 <= c <= 122 else c
+
+
+cdef class RequestFramer:
+    """Finds the requests in what a client sends."""
+
+    def __init__(self, CommandTable table not None):
+        self.table = table
+        self.reset()
+
+    cdef void reset(self) noexcept nogil:
+        self.state = START
+        self.event = MORE
+        self.naming = True
+        self.name_length = 0
+        self.command = NULL
+        self.argc = 0
+        self.size = 0
+        self.is_inline = False
+
+    cdef bint undecided(self) noexcept nogil:
+        """Whether the request that has begun could still turn out to be one that must be seen whole before it is forwarded."""
+        if self.state == START:
+            return False
+        if self.state == INLINE:
+            return True
+        if self.naming:
+            return self.name_length <= NAME_MAX and (self.state != BODY or self.body_length <= NAME_MAX)
+        return self.command != NULL and (self.command.kind == HELD or self.command.kind == MAYBE_BLOCKING)
+
+    cdef void _name_done(self) noexcept nogil:
+        cdef const Command* found = NULL
+        if self.name_length <= NAME_MAX:
+            found = self.table.find(self.name, self.name_length)
+        self.command = found
+        if found != NULL and found.kind == CONTAINER and self.args_left > 1 and self.name_length < NAME_MAX:
+            self.name[self.name_length] = 124    # |
+            self.name_length += 1
+        else:
+            self.naming = False
+
+    cdef int _digit(self, char c) noexcept nogil:
+        """One character of a number, as strict as Valkey's string2ll."""
+        if 48 <= c <= 57:
+            if self.number_state == DIGITS and self.number < NUMBER_MAX:
+                self.number = self.number * 10 + (c - 48)
+            elif self.number_state == NO_DIGIT:
+                self.number = c - 48
+                self.number_state = ZERO if c == 48 else DIGITS
+            elif self.number_state == NEGATIVE or (self.number_state == MINUS and c != 48):
+                self.number = -1    # how far below zero does not matter
+                self.number_state = NEGATIVE
+            else:
+                self.number_state = BAD
+        elif c == 45 and self.number_state == NO_DIGIT:
+            self.number_state = MINUS
+        else:
+            self.number_state = BAD
+        return self.number_state
+
+    cdef void inline_command(self, bytes name, bytes second):
+        cdef bytes spelled = name.upper()
+        cdef const Command* found = NULL
+        if 0 < len(spelled) <= NAME_MAX:
+            found = self.table.find(spelled, len(spelled))
+            if found != NULL and found.kind == CONTAINER and second is not None:
+                spelled = spelled + b"|" + second.upper()
+                found = NULL
+                if len(spelled) <= NAME_MAX:
+                    found = self.table.find(spelled, len(spelled))
+        self.command = found
+
+    cdef const char* _whole(self, const char* p, const char* end) noexcept nogil:
+        """The end of an ordinary request that is all here, else NULL: nothing but speed distinguishes it from what `next` does."""
+        cdef const char* q = p + 1
+        cdef const char* first = NULL
+        cdef int argc = 0, i
+        cdef long long length, first_length = 0
+        cdef unsigned int digit
+        if end - p < 8 or p[0] != 42:
+            return NULL
+        argc = q[0] - 48
+        if argc < 1 or argc > 9:
+            return NULL
+        if q[1] == 13:
+            q += 3
+        elif 48 <= q[1] <= 57 and q[2] == 13:
+            argc = argc * 10 + (q[1] - 48)
+            q += 4
+        else:
+            return NULL
+        for i in range(argc):
+            if end - q < 4 or q[0] != 36:
+                return NULL
+            length = <unsigned char>q[1] - 48
+            if length < 0 or length > 9:
+                return NULL
+            q += 2
+            while q < end and length < 100000000:
+                digit = <unsigned char>q[0] - 48
+                if digit > 9:
+                    break
+                if length == 0:
+                    return NULL
+                length = length * 10 + digit
+                q += 1
+            if q >= end or q[0] != 13 or end - q < length + 4:
+                return NULL
+            q += 2
+            if i == 0:
+                first = q
+                first_length = length
+            q += length + 2
+        if 0 < first_length <= 8:
+            self.command = find_short(self.table, first, <int>first_length) if end - first >= 8 else NULL
+            if self.command == NULL:
+                self.command = self._lookup(first, first_length)
+        elif first_length > NAME_MAX:
+            self.command = NULL
+        else:
+            self.command = self._lookup(first, first_length)
+        if self.command != NULL and self.command.kind == CONTAINER and argc > 1:
+            return NULL
+        self.argc = argc
+        self.naming = False
+        self.is_inline = False
+        return q
+
+    cdef const Command* _lookup(self, const char* first, long long first_length) noexcept nogil:
+        cdef long long i
+        for i in range(first_length):
+            self.name[i] = _upper(first[i])
+        return self.table.find(self.name, first_length)
+
+    cdef const char* next(self, const char* p, const char* end) noexcept nogil:
+        """Go on from p; returns where the request ended (event FRAME, EMPTY), or end (MORE), or where it broke (BROKEN)."""
+        cdef const char* began = p
+        cdef const char* newline
+        cdef long long n, i
+        cdef char c
+        if self.event != MORE or self.state == START:
+            newline = self._whole(p, end)
+            if newline != NULL:
+                self.size = newline - p
+                self.event = FRAME
+                return newline
+            self.reset()
+        while p < end:
+            if self.state == BODY:
+                n = end - p
+                if n > self.body_left:
+                    n = self.body_left
+                if self.naming:
+                    i = 0
+                    while i < n and self.body_left - i > 2 and self.name_length <= NAME_MAX:
+                        self.name[self.name_length] = _upper(p[i])
+                        self.name_length += 1
+                        i += 1
+                self.body_left -= n
+                p += n
+                if self.body_left:
+                    break
+                if self.naming:
+                    self._name_done()
+                self.args_left -= 1
+                if self.args_left == 0:
+                    self.size += p - began
+                    self.event = FRAME
+                    return p
+                self.state = DOLLAR
+            elif self.state == DOLLAR:
+                if p[0] != 36:    # $
+                    self.event = BROKEN
+                    return p
+                p += 1
+                self.number_state = NO_DIGIT
+                self.state = LENGTH
+            elif self.state == LENGTH:
+                while p < end:
+                    c = p[0]
+                    p += 1
+                    if c == 13:
+                        self.state = AFTER_LENGTH
+                        break
+                    if self._digit(c) == BAD:
+                        self.event = BROKEN
+                        return p
+            elif self.state == AFTER_LENGTH:    # Valkey skips one byte after the CR without a look
+                p += 1
+                if self.number_state != DIGITS and self.number_state != ZERO:
+                    self.event = BROKEN
+                    return p
+                self.body_length = self.number
+                self.body_left = self.number + 2
+                self.state = BODY
+            elif self.state == START:
+                if p[0] == 42:    # *
+                    p += 1
+                    self.number_state = NO_DIGIT
+                    self.state = COUNT
+                else:
+                    self.is_inline = True
+                    self.inline_length = 0
+                    self.state = INLINE
+            elif self.state == COUNT:
+                while p < end:
+                    c = p[0]
+                    p += 1
+                    if c == 13:
+                        self.state = AFTER_COUNT
+                        break
+                    if self._digit(c) == BAD:
+                        self.event = BROKEN
+                        return p
+            elif self.state == AFTER_COUNT:
+                p += 1
+                if self.number_state == MINUS or self.number_state == NO_DIGIT or self.number > _COUNT_MAX:
+                    self.event = BROKEN
+                    return p
+                if self.number <= 0:
+                    self.size += p - began
+                    self.event = EMPTY
+                    return p
+                self.argc = self.number
+                self.args_left = self.number
+                self.state = DOLLAR
+            elif self.state == INLINE:
+                newline = <const char*>memchr(p, 10, end - p)
+                if newline == NULL:
+                    self.inline_length += end - p
+                    p = end
+                    if self.inline_length > _INLINE_MAX:
+                        self.event = BROKEN
+                        return p
+                    break
+                p = newline + 1
+                self.size += p - began
+                self.event = FRAME
+                return p
+            else:
+                self.event = BROKEN
+                return p
+        self.size += p - began
+        self.event = MORE
+        return p
+
+    def feed(self, data):
+        """Frame `data` (bytes) after what came before: a list of (event, name, argc, end offset in data).
+
+        For tests; the session calls ``next`` itself. event: "frame", "empty" or "broken" (then nothing follows).
+        """
+        cdef const unsigned char[:] view = data
+        cdef list found = []
+        cdef const char* base
+        cdef const char* p
+        cdef const char* end
+        if view.shape[0] == 0:
+            return found
+        base = <const char*>&view[0]
+        p = base
+        end = base + view.shape[0]
+        while p < end:
+            p = self.next(p, end)
+            if self.event == FRAME:
+                found.append(("frame", self.table.names[self.command.id] if self.command != NULL else self.table.names[0], self.argc, p - base))
+            elif self.event == EMPTY:
+                found.append(("empty", "", 0, p - base))
+            elif self.event == BROKEN:
+                found.append(("broken", "", 0, p - base))
+                break
+        return found
+
+
+def split_inline(bytes line):
+    """The arguments of an inline request, None when its quotes do not match (the engine refuses it)."""
+    if line.isascii() and not any(special in line for special in (b'"', b"'", b"\\", b"\0")):
+        return line.split()
+    from sidecar.conf import ConfError, split_words      # late: it costs every worker's start, and few clients write quotes inline
+    try:
+        return split_words(line, inline=True)
+    except ConfError:
+        return None
