@@ -28,6 +28,7 @@ cdef struct Slot:
 cdef struct ShortSlot:
     unsigned long long key         # 0: free
     Command command
+    int length                     # a name that ends in NUL bytes has the same key as one without them
 
 cdef enum:
     SHORT_SLOTS = 2048
@@ -74,7 +75,7 @@ cdef inline const Command* find_short(CommandTable table, const char* name, int 
     cdef unsigned long long key = short_key(name, length)
     cdef unsigned int i = short_hash(key)
     while table.short_slots[i].key:
-        if table.short_slots[i].key == key:
+        if table.short_slots[i].key == key and table.short_slots[i].length == length:
             return &table.short_slots[i].command
         i = (i + 1) & (SHORT_SLOTS - 1)
     return NULL

@@ -149,6 +149,7 @@ cdef class CommandTable:
             self.short_used += 1
         self.short_slots[i].key = key
         self.short_slots[i].command = command
+        self.short_slots[i].length = <int>len(name)
         return 0
 
     def _grow(self):

@@ -77,6 +77,7 @@ CONVERSATIONS = {
     "auth without a password": lines("AUTH x\nAUTH nosuch x\nHELLO 3 AUTH nosuch x\nGET a"),
     "an empty request": b"*0\r\n*-1\r\n\r\n" + lines("PING"),
     "an empty name": bulk("") + bulk("", "x") + lines("PING"),
+    "a name that ends in NUL": lines("SET a 1") + bulk("GET\0", "a") + bulk("MULTI\0") + bulk("PING\0\0\0\0") + bulk("exec\0"),
     "binary": bulk("SET", bytes(range(256)), b"\r\n$5\r\n*3\r\n") + bulk("GET", bytes(range(256))) + bulk("ECHO", b"\r\n"),
     "sleep": lines("DEBUG SLEEP 0.05\nGET a"),
     "many": lines("\n".join(f"SET k{i} {i}\nGET k{i}" for i in range(3000))),
