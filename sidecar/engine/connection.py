@@ -7,6 +7,7 @@ never carries a client's command.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,7 @@ class Connection(asyncio.Protocol):
         self._reader = libvalkey.Reader(encoding="utf-8", errors="surrogateescape")
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._transport: asyncio.Transport | None = None
+        self._lost = asyncio.Event()
 
     @classmethod
     async def open(cls, path: str, renames: Mapping[str, str] | None = None) -> Connection:
@@ -104,6 +106,13 @@ class Connection(asyncio.Protocol):
     def closed(self) -> bool:
         return self._transport is None or self._transport.is_closing()
 
+    async def lost_within(self, seconds: float) -> bool:
+        """Wait so long, or until it is lost. Whether it is."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._lost.wait()
+        return self.closed
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
@@ -122,6 +131,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._lost.set()
         for answer in self._waiting:
             if not answer.done():
                 answer.set_exception(UnreachableError("the engine closed our connection"))

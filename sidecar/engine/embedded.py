@@ -323,7 +323,8 @@ class Engine:
     async def _poll(self, connection: Connection) -> None:
         """Once a second: is it loading (as a replica it may), who copies from it, does it save."""
         while True:
-            await asyncio.sleep(_POLL_S)
+            if await connection.lost_within(_POLL_S):  # by CLIENT KILL: the engine may be well
+                raise UnreachableError("the engine closed our connection")
             try:
                 info = parse_info(str(await connection.call("INFO", "replication", "persistence")))
                 self.policy.saw_info(info)
