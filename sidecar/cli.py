@@ -45,13 +45,24 @@ def _fill_standard_descriptors() -> None:
             setattr(sys, name, open(null, mode_of_file, closefd=False))  # noqa: SIM115 - open until we end
 
 
+def _print(text: str) -> int:
+    """Write to standard output, and return the exit code: a failure when nobody takes it."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter's own end fails on it again
+        sys.stderr.write(f"{_PROGRAM}: standard output: {error.strerror}\n")
+        return _FAILURE
+    return 0
+
+
 def _run(arguments: list[str]) -> int:
     match mode(arguments):
         case "help":
             from sidecar.reference import help_text
 
-            sys.stdout.write(help_text())
-            return 0
+            return _print(help_text())
         case "version":
             return _print_version()
         case "engine":
@@ -93,12 +104,10 @@ def _print_version() -> int:
     from sidecar.engine_binary import engine_version, find_engine_binary
     from sidecar.settings import resolve
 
-    sys.stdout.write(f"{_PROGRAM} {__version__}\n")
-    sys.stdout.flush()
+    code = _print(f"{_PROGRAM} {__version__}\n")
     resolved = resolve((), os.environ)
     engine = find_engine_binary(resolved.settings, resolved.origins.get("engine-binary"))
-    sys.stdout.write(f"{engine_version(engine)}\n")
-    return 0
+    return code or _print(f"{engine_version(engine)}\n")
 
 
 def _become_engine(arguments: list[str]) -> int:

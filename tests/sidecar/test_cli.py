@@ -246,3 +246,18 @@ def test_the_way_to_the_configuration_imports_nothing_heavy(tmp_path: Path) -> N
     done = start(code=script)
     assert done.returncode == 0, done.stderr
     assert not heavy & set(done.stdout.decode().split())
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_an_answer_that_nobody_takes_is_a_failure_in_one_line(argument: str) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "sidecar", argument],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(_ROOT)},
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == ["valkey-sidecar: standard output: No space left on device"]
