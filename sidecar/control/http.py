@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from telemetry.logs import get_logger
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 _REFRESH_LIMIT_S = 0.5
 _SHUTDOWN_LIMIT_S = 1
+# Scrapers and probes are few and quick. More would take descriptors that a new worker or the engine may need.
+_MOST_CONNECTIONS = 100
 _HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 
 _log = get_logger().bind(role="supervisor")
@@ -79,7 +82,7 @@ async def serve(app: ASGIApp, sockets: Sequence[socket.socket]) -> None:
     """Answer HTTP on bound sockets until cancelled, then end within about a second. The sockets are closed then."""
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=_Protocol,
         ws="none",
         loop="none",
         lifespan="off",
@@ -105,6 +108,18 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+class _Protocol(H11Protocol):
+    """Keeps connections few: the oldest gives way, so that who connects and says nothing shuts nobody out."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._began = self.loop.time()
+        if len(self.connections) > _MOST_CONNECTIONS:
+            oldest = min((c for c in self.connections if isinstance(c, _Protocol)), key=lambda c: c._began)
+            oldest.transport.abort()
+            self.connections.discard(oldest)
 
 
 class _SharedRefresh:

@@ -123,6 +123,19 @@ def test_livez_says_ok_while_the_supervisor_runs(server: Server) -> None:
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
 
 
+def test_who_connects_and_says_nothing_takes_neither_descriptors_nor_turns(server: Server) -> None:
+    with ExitStack() as stack:
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=_LIMIT_S))
+            for _ in range(150)
+        ]
+        for sock in silent[:20]:  # the oldest gave way
+            assert sock.recv(1) == b""
+        assert server.get("/livez").status == 200
+        silent[-1].sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert silent[-1].recv(100).startswith(b"HTTP/1.1 200")
+
+
 def test_readyz_follows_the_supervisor_and_says_why(server: Server) -> None:
     server.state.answer = (False, "The engine is loading its data.")
     answer = server.get("/readyz")
