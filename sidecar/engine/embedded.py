@@ -193,7 +193,7 @@ class Engine:
         how = f"ended with code {code}" if code <= 128 else f"was ended by {signal.Signals(code - 128).name}"
         if self._stopping.is_set():
             return End(code, f"the engine {how} while it was shutting down")
-        if not self._was_ready:
+        if not self._was_ready and not (self.restarts and code > 128):
             return End(code or 1, f"the engine {how} before it was ready", words, started=False)
         self._journal.warning("engine.crashed", f"The engine {how}.", code=code)
         refusal = self.policy.refusal()
@@ -202,7 +202,7 @@ class Engine:
         return None
 
     async def _pause_before_restart(self) -> None:
-        if time.monotonic() - self._ready_at >= _STABLE_S:
+        if self._was_ready and time.monotonic() - self._ready_at >= _STABLE_S:
             self._backoff_s = _BACKOFF_FIRST_S
             return
         with contextlib.suppress(TimeoutError):

@@ -80,6 +80,21 @@ def test_a_crashed_engine_comes_back_with_its_data(start_here: Start) -> None:
     assert server.metric("valkey_sidecar_engine_restarts_total") == 1
 
 
+def test_an_engine_killed_once_more_while_it_loads_comes_back(start_here: Start) -> None:
+    server = start_here("--save", "60 1", "--key-load-delay", "100000").wait_ready()
+    client = server.client()
+    for i in range(10):
+        client.set(i, i)
+    client.save()
+    for times in (1, 2):
+        victim = server.engine
+        victim.kill()
+        server.wait_said("engine.restarted", times)
+        wait_until(lambda victim=victim: server.children("engine") not in ([], [victim]), "there is a new one")
+    server.wait_ready()
+    assert server.client().dbsize() == 10
+
+
 def test_readiness_is_off_while_the_engine_is_away(start_here: Start, tmp_path: Path) -> None:
     server = start_here("--save", "60 1", "--key-load-delay", "200000").wait_ready()
     client = server.client()
