@@ -32,6 +32,7 @@ cdef class Channel:
 
     cdef int send(self, const char* p, size_t n) except -1
     cdef Py_ssize_t receive(self, char* buffer, size_t size) noexcept
+    cdef void end(self) noexcept
     cdef int pause(self, int reason) except -1
     cdef int resume(self, int reason) except -1
     cdef int close(self) except -1

@@ -16,7 +16,9 @@ import os
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t c_send "send"(int fd, const void* buffer, size_t n, int flags)
     ssize_t c_recv "recv"(int fd, void* buffer, size_t n, int flags)
+    int c_shutdown "shutdown"(int fd, int how)
     int MSG_NOSIGNAL
+    int SHUT_WR
     int MSG_DONTWAIT
 
 cdef extern from "<sys/epoll.h>" nogil:
@@ -184,6 +186,10 @@ cdef class Channel:
         memcpy(self.backlog + self.start + self.length, p, n)
         self.length += n
         return self._watch()
+
+    cdef void end(self) noexcept:
+        """Nothing more will be sent: the other side reads an end. It may still send."""
+        c_shutdown(self.fd, SHUT_WR)
 
     cdef int _flush(self) except -1:
         cdef Py_ssize_t sent = 0

@@ -120,11 +120,7 @@ cdef class HomeRoute:
     cdef bint settled(self) noexcept:
         """Everything that was forwarded has been executed, or waits by nature."""
         cdef Pending* front = self.pending.front()
-        if self.task is not None:
-            return False
-        if self.streaming():
-            return True
-        return self.upstream.length == 0 and (front == NULL or front.flags & BLOCKS or front.awaiting == REFUSAL)
+        return self.task is None and not self.raw and self.upstream.length == 0 and (front == NULL or front.flags & BLOCKS)
 
     cdef bint spared(self) noexcept:
         """Whether Valkey's `timeout` does not concern this session now."""

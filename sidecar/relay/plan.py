@@ -29,20 +29,19 @@ class Plan:
 
 
 def arguments(request: bytes) -> list[bytes] | None:
-    """The arguments of one complete request; None when it is inline and its quotes do not match.
-
-    As lenient as Valkey: two bytes after a value are skipped whatever they are.
-    """
+    """The arguments of one complete request; None when the engine refuses it for its quotes or its line ends."""
     if request[:1] != b"*":
         return split_inline(request)
     found = []
     position = request.index(b"\r") + 2
+    line_ends = {request[position - 2 : position]}
     while position < len(request):
-        end = request.index(b"\r", position)
-        length = int(request[position + 1 : end])
-        found.append(request[end + 2 : end + 2 + length])
-        position = end + 2 + length + 2
-    return found
+        begin = request.index(b"\r", position) + 2
+        end = begin + int(request[position + 1 : begin - 2])
+        found.append(request[begin:end])
+        line_ends |= {request[begin - 2 : begin], request[end : end + 2]}
+        position = end + 2
+    return found if line_ends == {b"\r\n"} else None
 
 
 def encode(args: Sequence[bytes]) -> bytes:

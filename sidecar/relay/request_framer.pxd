@@ -29,6 +29,7 @@ cdef class RequestFramer:
     cdef const char* _whole(self, const char* p, const char* end) noexcept nogil
     cdef const Command* _lookup(self, const char* first, long long first_length) noexcept nogil
     cdef void reset(self) noexcept nogil
+    cdef bint midway(self) noexcept nogil
     cdef bint undecided(self) noexcept nogil
     cdef void _name_done(self) noexcept nogil
     cdef int _digit(self, char c) noexcept nogil

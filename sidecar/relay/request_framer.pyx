@@ -38,6 +38,10 @@ cdef class RequestFramer:
         self.size = 0
         self.is_inline = False
 
+    cdef bint midway(self) noexcept nogil:
+        """Whether a request has begun and not ended."""
+        return self.event == MORE and self.state != START
+
     cdef bint undecided(self) noexcept nogil:
         """Whether the request that has begun could still turn out to be one that must be seen whole before it is forwarded."""
         if self.state == START:

@@ -17,6 +17,7 @@ cdef class Session(Owner):
     cdef bytearray held                  # the beginning of a request that must be seen whole, or requests that wait
     cdef Py_ssize_t held_parsed
     cdef object task                     # decides about a request; what follows it waits
+    cdef bint decided                    # what waits may go on once the replies that have arrived are delivered
     cdef bint broken                     # not RESP any more: the engine is about to refuse it
     cdef long long broken_bytes
     cdef bint closed

@@ -33,6 +33,7 @@ cdef long long _ABANDONED_NS = 60_000_000_000  # without a reply, after the clie
 cdef double _RETRY_S = 0.01                    # between attempts to reach the engine
 
 cdef bytes _UNAVAILABLE = b"-LOADING valkey-sidecar: the engine does not answer, try again later\r\n"
+cdef bytes _BAD_LINE_ENDS = b"*1\r\n$1\r\nx??*?\r\n"    # an engine that does not look at line ends refuses the count
 cdef bytes _TOO_LARGE = b"-ERR Protocol error: too large a request for a command that is inspected\r\n"
 
 
@@ -214,7 +215,13 @@ cdef class Session(Owner):
         argc = framer.argc - 1
         if kind == HELD:
             request = start[:end - start]
-            return self._inspect(request, identifier, args if args is not None else arguments(request), now)
+            if args is None:
+                args = arguments(request)
+            if args is None:                   # it must not be mended on its way
+                route.expect(REFUSAL, 0, 0, 0, 0, False, now)
+                self.broken = True
+                return route.upstream.send(_BAD_LINE_ENDS, len(_BAD_LINE_ENDS))
+            return self._inspect(request, identifier, args, now)
         if framer.is_inline:
             route.upstream.send(start, end - start)
         if kind == BLOCKING:
@@ -330,13 +337,16 @@ cdef class Session(Owner):
     cdef int answered(self) except -1:
         if self.client.length:
             self.route.upstream.pause(BACKLOG)
+        if self.decided:
+            self.decided = False
+            if self.task is None and self.client.paused & HOLD:
+                self._release()
         if self.client_left or self.client.failed:
             self._depart()
         return 0
 
     cdef int follow(self) except -1:
-        if self.task is None and self.client.paused & HOLD:
-            self._release()
+        self.decided = True                    # but first the client gets what has arrived
         return 0
 
     cdef int taken(self) except -1:
@@ -374,7 +384,12 @@ cdef class Session(Owner):
             self.client.pause(HOLD)
         if self.closed or self.task is not None:
             return 0
-        if self.route is None or self.route.settled():
+        if self.route is None:
+            return self._finish("client_gone")
+        if self.broken or self.route.raw or (self.route.settled() and self.requests.midway()):
+            if self.route.upstream.length == 0:
+                self.route.upstream.end()      # the engine answers what it has, be it with a refusal, and closes
+        elif self.route.settled():
             return self._finish("client_gone")
         return 0
 

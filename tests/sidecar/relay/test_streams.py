@@ -181,6 +181,29 @@ def test_a_half_closed_client_gets_every_reply(server: Server) -> None:
     assert data == (b"$%d\r\n" % _MIB + b"x" * _MIB + b"\r\n") * 20
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"*n\r\n",
+        b"*1\r\n$999999999999\r\n",
+        b"*1\r\n$4\r\nPINGxx",
+        lines("PING\nCONFIG GET maxmemory\nPING") + b"*2\r\n$536870913\r\n",
+        lines("SUBSCRIBE a\nGET a\nPING"),
+        lines("MULTI\nSUBSCRIBE a\nEXEC\nPING"),
+        lines("SYNC x\nPING"),
+        b"PING\r\nGET 'a\r\n",
+    ],
+)
+def test_a_half_closed_client_gets_the_engines_last_word(server: Server, bare: Server, sent: bytes) -> None:
+    def said(to: Server) -> bytes:
+        sock = to.connect()
+        sock.sendall(sent)
+        sock.shutdown(socket.SHUT_WR)
+        return receive(sock)
+
+    assert said(server) == said(bare) != b""
+
+
 def test_an_rdb_written_by_the_engine_holds_what_came_through(start: Start, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()

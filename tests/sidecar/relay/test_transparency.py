@@ -92,6 +92,7 @@ CLOSING = {
     "not RESP: bad length": b"*2\r\n$3\r\nGET\r\n$-5\r\n",
     "not RESP: huge count": b"*2147483648\r\n",
     "not RESP: huge length": b"*1\r\n$999999999999\r\n",
+    "not RESP: line end of an inspected command": b"*4\r\n$6\r\nCONFIG\r\n$3\r\nSET\r\n$7\r\ntimeout\r\n$1\r\n0xx" + lines("PING"),
     "not RESP: quotes": b'SET a "b\r\n',
     "not RESP: endless line": b"x" * 70_000,
 }  # fmt: skip
