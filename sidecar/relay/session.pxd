@@ -19,6 +19,7 @@ cdef class Session(Owner):
     cdef object task                     # decides about a request; what follows it waits
     cdef bint decided                    # what waits may go on once the replies that have arrived are delivered
     cdef bint broken                     # not RESP any more: the engine is about to refuse it
+    cdef bint endless                    # a request that the engine may wait for the end of
     cdef long long broken_bytes
     cdef bint closed
     cdef bint client_left

@@ -198,6 +198,8 @@ cdef class Session(Owner):
         cdef long long argc
         if framer.is_inline:
             request = start[:end - start]
+            if b"\0" in request:               # Valkey looks for the line's end no further than that, and waits
+                self.endless = True
             args = split_inline(request)
             if args is None:
                 route.expect(REFUSAL, 0, 0, 0, 0, False, now)
@@ -386,7 +388,7 @@ cdef class Session(Owner):
             return 0
         if self.route is None:
             return self._finish("client_gone")
-        if self.broken or self.route.raw or (self.route.settled() and self.requests.midway()):
+        if self.broken or self.endless or self.route.raw or (self.route.settled() and self.requests.midway()):
             if self.route.upstream.length == 0:
                 self.route.upstream.end()      # the engine answers what it has, be it with a refusal, and closes
         elif self.route.settled():

@@ -192,6 +192,7 @@ def test_a_half_closed_client_gets_every_reply(server: Server) -> None:
         lines("MULTI\nSUBSCRIBE a\nEXEC\nPING"),
         lines("SYNC x\nPING"),
         b"PING\r\nGET 'a\r\n",
+        b"PING\r\nGET \0\r\n",
     ],
 )
 def test_a_half_closed_client_gets_the_engines_last_word(server: Server, bare: Server, sent: bytes) -> None:
