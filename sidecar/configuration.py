@@ -32,6 +32,8 @@ _ALIASES: Final = {
     "slave-announce-port": "replica-announce-port",
 }
 _DEFAULT_SAVE: Final = ("3600", "1", "300", "100", "60", "10000")
+# A renamed command must still be told from others; a SHA-512 in hexadecimal digits fits.
+_NAME_MAX: Final = 128
 # These say that there is no TLS.
 _TLS_OFF: Final = {"tls-port": "0", "tls-replication": "no", "tls-cluster": "no"}
 
@@ -180,13 +182,18 @@ class Configuration:
         for directive in self.engine_directives:
             if directive.name != "rename-command" or len(directive.args) != 2:
                 continue
-            old, new = (arg.lower() for arg in directive.args)
+            old, new = (command_name(arg) for arg in directive.args)
             command = meaning.pop(old, old)
             gone.add(old)
             if new:
                 meaning[new] = command
                 gone.discard(new)
         return meaning, frozenset(gone)
+
+
+def command_name(given: str) -> str:
+    """A command's name in lower case, as the engine compares it: ASCII letters only, and no further than a NUL byte."""
+    return decode(encode(given).partition(b"\0")[0].lower())
 
 
 def is_ours(name: str) -> bool:
@@ -228,6 +235,11 @@ def _refuse_unavailable(directives: Iterable[Directive]) -> None:
             )
         if name.startswith("rdma-"):
             raise ConfigurationError(f"{name}: RDMA is not available (from {origin}): leave out the rdma- directives")
+        if name == "rename-command" and len(args) == 2 and len(encode(args[1])) > _NAME_MAX:
+            raise ConfigurationError(
+                f"rename-command: the new name of {shown(args[0])} has {len(encode(args[1]))} bytes (from {origin}): "
+                f"it must have at most {_NAME_MAX}"
+            )
         if name == "cluster-enabled":
             cluster = directive
     if cluster is not None and [arg.lower() for arg in cluster.args] == ["yes"]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar.link import Link
-from sidecar.relay.plan import Plan, encode
+from sidecar.relay.plan import Plan, encode, word
 
 _ID_DIGITS = 19
 """The engine's ids are 64-bit numbers."""
@@ -168,7 +168,7 @@ def _filters(args: list[bytes]) -> _Filters | None:
     others: list[bytes] = []
     at = 2
     while at < len(args):
-        option = args[at].lower()
+        option = word(args[at])
         at += 1
         if option == b"id":
             ids = set() if ids is None else ids

@@ -14,6 +14,9 @@ cdef enum Kind:
     MAYBE_BLOCKING   # waits when an argument says BLOCK (XREAD): held until it is complete
     HELD             # held until it is complete, then `special.py` says what is forwarded
 
+cdef enum:
+    NAME_MAX = 256   # bytes of a name, subcommand included; renamed commands may have long ones
+
 cdef struct Command:
     unsigned short id
     unsigned char kind
@@ -35,17 +38,18 @@ cdef enum:
     GROWTHS_MAX = 32
 
 cdef class CommandTable:
-    cdef ShortSlot* short_slots    # names of up to 8 bytes, by those bytes; while few enough
+    cdef ShortSlot* short_slots    # names of up to 8 bytes, by those bytes, while few enough; no subcommands
     cdef Slot* slots
     cdef Slot* outgrown[GROWTHS_MAX]   # kept, for a framer inside a request points into the slots that it was found in
     cdef int growths
     cdef unsigned int mask
     cdef unsigned int used
     cdef unsigned int short_used
-    cdef char* blob                # upper-case names, one after the other
+    cdef char* blob                # upper-case names, one after the other; between command and subcommand, a NUL byte
     cdef unsigned int blob_length
     cdef readonly list names       # by id; id 0 is `_OTHER`
     cdef dict ids
+    cdef Command disguise          # of a name that the engine might take for a command that it does not spell
     cdef const Command* find(self, const char* name, Py_ssize_t length) noexcept nogil
     cdef int _put_short(self, bytes name, Command command) except -1
     cdef int put(self, bytes name, Command command) except -1

@@ -27,6 +27,11 @@ cdef dict _KINDS = {
 cdef dict _SUBSCRIPTIONS = {"PSUBSCRIBE": 1, "PUNSUBSCRIBE": 1, "SSUBSCRIBE": 2, "SUNSUBSCRIBE": 2}
 
 
+def _spelled(str name):
+    """The name as the engine compares it: bytes, with only ASCII letters in upper case."""
+    return name.encode("utf-8", "surrogateescape").upper()
+
+
 cdef unsigned int _hash(const char* name, Py_ssize_t length) noexcept nogil:
     cdef unsigned int h = 2166136261
     cdef Py_ssize_t i
@@ -46,6 +51,9 @@ cdef class CommandTable:
             raise MemoryError
         self.names = [OTHER]
         self.ids = {OTHER: 0}
+        self.disguise.id = 0
+        self.disguise.kind = HELD
+        self.disguise.subscription = 0
 
     def __dealloc__(self):
         cdef int i
@@ -62,25 +70,20 @@ cdef class CommandTable:
         held: upper-case names (``CONFIG GET``) that are handed to the worker's special handling as a whole.
         renamed: {new name: original name} of the engine's ``rename-command``; the original is then unknown, as it is to the engine.
         """
-        original = {new.upper(): old.upper() for new, old in (renamed or {}).items() if new}
-        gone = {old.upper() for old in (renamed or {}).values()}
-        containers = {name.partition("|")[0].upper() for name, _ in commands if "|" in name}
-        flags_of = {name.upper(): flags for name, flags in commands}
-        for name, flags in commands:
-            head, bar, sub = name.upper().partition("|")
-            canonical = original.get(head, head)
-            if canonical == head and head in gone:
-                continue
-            self._add(f"{head}|{sub}" if bar else head, f"{canonical} {sub}" if bar else canonical, flags, held, not bar and head in containers)
-        for new, old in original.items():
-            if new not in flags_of and old in flags_of:   # the engine lists a renamed command under its original name
-                for name, flags in commands:
-                    head, bar, sub = name.upper().partition("|")
-                    if head == old:
-                        self._add(f"{new}|{sub}" if bar else new, f"{old} {sub}" if bar else old, flags, held, not bar and old in containers)
+        originals = {_spelled(new): _spelled(old) for new, old in (renamed or {}).items()}
+        called = {old: new for new, old in originals.items()}
+        entries = [(*_spelled(name).partition(b"|"), flags) for name, flags in commands]
+        containers = {head for head, bar, _sub, _flags in entries if bar}
+        for head, bar, sub, flags in entries:  # the engine lists a renamed command under its original name
+            name = called.get(head, b"" if head in originals else head)
+            self._add(name, head, sub, flags, held, not bar and head in containers)
 
-    def _add(self, str spelled, str canonical, flags, held, bint container):
+    def _add(self, bytes name, bytes original, bytes sub, flags, held, bint container):
+        """One command: the name that it is called by (none: it cannot be called), its own name, and its subcommand, if any."""
         cdef Command command
+        cdef str canonical = (original + b" " + sub if sub else original).decode("utf-8", "surrogateescape")
+        if not name:
+            return
         if len(self.names) >= 65535:
             return
         if canonical not in self.ids:
@@ -98,11 +101,12 @@ cdef class CommandTable:
             command.kind = BLOCKING
         else:
             command.kind = PLAIN
-        self.put(spelled.encode(), command)
+        self.put(name + b"\0" + sub if sub else name, command)
 
     def lookup(self, bytes name):
         """The canonical name and kind number for an upper-case spelled name (``CONFIG|GET``); for tests and tools."""
-        cdef const Command* command = self.find(name, len(name))
+        cdef bytes key = name.replace(b"|", b"\0", 1)
+        cdef const Command* command = self.find(key, len(key))
         if command == NULL:
             return (OTHER, PLAIN)
         return (self.names[command.id], command.kind)
@@ -112,9 +116,9 @@ cdef class CommandTable:
         cdef Slot* slot
         cdef char* blob
         cdef Py_ssize_t length = len(name)
-        if length == 0 or length > 64:
+        if length == 0 or length > NAME_MAX:
             return 0
-        if length <= 8 and self.short_used * 2 < SHORT_SLOTS:
+        if length <= 8 and b"\0" not in name and self.short_used * 2 < SHORT_SLOTS:
             return self._put_short(name, command)
         if self.used * 2 > self.mask:
             self._grow()

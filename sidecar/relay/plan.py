@@ -44,6 +44,11 @@ def arguments(request: bytes) -> list[bytes] | None:
     return found if line_ends == {b"\r\n"} else None
 
 
+def word(argument: bytes) -> bytes:
+    """An option as the engine compares it: a C string, in lower case."""
+    return argument.partition(b"\0")[0].lower()
+
+
 def encode(args: Sequence[bytes]) -> bytes:
     """One request of these arguments."""
     return b"*%d\r\n" % len(args) + b"".join(b"$%d\r\n%b\r\n" % (len(arg), arg) for arg in args)

@@ -1,10 +1,10 @@
 # Framing of what a client sends.
 
-from sidecar.relay.commands cimport Command, CommandTable
+from sidecar.relay.commands cimport NAME_MAX, Command, CommandTable
 from sidecar.relay.framer cimport Event
 
 cdef enum:
-    NAME_MAX = 64
+    HELD_MAX = 1 << 20               # bytes of the largest request that is seen whole
 
 cdef class RequestFramer:
     cdef CommandTable table
@@ -16,6 +16,7 @@ cdef class RequestFramer:
     cdef long long body_length
     cdef long long inline_length
     cdef bint naming                 # the name is not complete yet
+    cdef bint cut                    # a NUL byte has ended this word of the name, as it does for the engine
     cdef int name_length
     cdef char name[NAME_MAX + 1]
     # What the last FRAME was:
@@ -31,6 +32,7 @@ cdef class RequestFramer:
     cdef void reset(self) noexcept nogil
     cdef bint midway(self) noexcept nogil
     cdef bint undecided(self) noexcept nogil
+    cdef bint inspected(self) noexcept nogil
     cdef void _name_done(self) noexcept nogil
     cdef int _digit(self, char c) noexcept nogil
     cdef void inline_command(self, bytes name, bytes second)

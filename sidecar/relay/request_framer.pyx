@@ -1,13 +1,16 @@
 """Where a request ends, whichever way the bytes were cut.
 
-The framer keeps a few numbers and at most 64 bytes of a name, never the request: a 512 MB value streams through it. The rules are those of
-Valkey's ``parseMultibulkBuffer`` and ``parseInlineBuffer`` (networking.c). It answers nothing: bytes that are not RESP are the engine's to
+The framer keeps a few numbers and at most NAME_MAX bytes of a name, never the request: a 512 MB value streams through it. The rules are those
+of Valkey's ``parseMultibulkBuffer`` and ``parseInlineBuffer`` (networking.c). It answers nothing: bytes that are not RESP are the engine's to
 refuse.
+
+A NUL byte ends a name, because the engine compares names as C strings. But it finds a first word by a hash of all its bytes: whether it takes
+``MULTI\\0x`` for MULTI is a matter of chance, so special.py sees to it that the engine refuses such a request, as it most often would.
 """
 
 from libc.string cimport memchr
 
-from sidecar.relay.commands cimport CONTAINER, HELD, MAYBE_BLOCKING, Command, CommandTable, find_short
+from sidecar.relay.commands cimport CONTAINER, HELD, MAYBE_BLOCKING, NAME_MAX, Command, CommandTable, find_short
 from sidecar.relay.framer cimport BAD, BROKEN, DIGITS, EMPTY, FRAME, MINUS, MORE, NEGATIVE, NO_DIGIT, NUMBER_MAX, ZERO
 
 cdef enum:
@@ -32,6 +35,7 @@ cdef class RequestFramer:
         self.state = START
         self.event = MORE
         self.naming = True
+        self.cut = False
         self.name_length = 0
         self.command = NULL
         self.argc = 0
@@ -49,16 +53,24 @@ cdef class RequestFramer:
         if self.state == INLINE:
             return True
         if self.naming:
-            return self.name_length <= NAME_MAX and (self.state != BODY or self.body_length <= NAME_MAX)
+            return self.name_length <= NAME_MAX and (self.state != BODY or self.body_length <= HELD_MAX)
         return self.command != NULL and (self.command.kind == HELD or self.command.kind == MAYBE_BLOCKING)
 
+    cdef bint inspected(self) noexcept nogil:
+        """Of a request that is undecided: whether it may not pass unseen, however long it is."""
+        return self.state != INLINE and (self.naming or (self.command != NULL and self.command.kind == HELD))
+
     cdef void _name_done(self) noexcept nogil:
+        """A word of the name is complete."""
         cdef const Command* found = NULL
         if self.name_length <= NAME_MAX:
             found = self.table.find(self.name, self.name_length)
+        if found != NULL and self.cut and self.argc == self.args_left:
+            found = &self.table.disguise
         self.command = found
+        self.cut = False
         if found != NULL and found.kind == CONTAINER and self.args_left > 1 and self.name_length < NAME_MAX:
-            self.name[self.name_length] = 124    # |
+            self.name[self.name_length] = 0
             self.name_length += 1
         else:
             self.naming = False
@@ -83,12 +95,14 @@ cdef class RequestFramer:
         return self.number_state
 
     cdef void inline_command(self, bytes name, bytes second):
-        cdef bytes spelled = name.upper()
+        cdef bytes spelled = name.partition(b"\0")[0].upper()
         cdef const Command* found = NULL
         if 0 < len(spelled) <= NAME_MAX:
             found = self.table.find(spelled, len(spelled))
-            if found != NULL and found.kind == CONTAINER and second is not None:
-                spelled = spelled + b"|" + second.upper()
+            if found != NULL and b"\0" in name:
+                found = &self.table.disguise
+            elif found != NULL and found.kind == CONTAINER and second is not None:
+                spelled = spelled + b"\0" + second.partition(b"\0")[0].upper()
                 found = NULL
                 if len(spelled) <= NAME_MAX:
                     found = self.table.find(spelled, len(spelled))
@@ -135,14 +149,14 @@ cdef class RequestFramer:
                 first = q
                 first_length = length
             q += length + 2
-        if 0 < first_length <= 8:
-            self.command = find_short(self.table, first, <int>first_length) if end - first >= 8 else NULL
-            if self.command == NULL:
+        self.command = NULL
+        if 0 < first_length <= 8 and end - first >= 8:
+            self.command = find_short(self.table, first, <int>first_length)
+        if self.command == NULL:
+            if memchr(first, 0, first_length) != NULL:
+                return NULL
+            if first_length <= NAME_MAX:
                 self.command = self._lookup(first, first_length)
-        elif first_length > NAME_MAX:
-            self.command = NULL
-        else:
-            self.command = self._lookup(first, first_length)
         if self.command != NULL and self.command.kind == CONTAINER and argc > 1:
             return NULL
         self.argc = argc
@@ -176,9 +190,15 @@ cdef class RequestFramer:
                     n = self.body_left
                 if self.naming:
                     i = 0
-                    while i < n and self.body_left - i > 2 and self.name_length <= NAME_MAX:
-                        self.name[self.name_length] = _upper(p[i])
-                        self.name_length += 1
+                    while i < n and self.body_left - i > 2 and self.name_length <= NAME_MAX and not self.cut:
+                        if p[i] == 0:
+                            self.cut = True
+                            if self.body_length > HELD_MAX:    # its beginning is on its way already: it must not end
+                                self.event = BROKEN
+                                return p
+                        else:
+                            self.name[self.name_length] = _upper(p[i])
+                            self.name_length += 1
                         i += 1
                 self.body_left -= n
                 p += n

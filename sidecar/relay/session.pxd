@@ -32,7 +32,9 @@ cdef class Session(Owner):
     cdef double deadline                 # for connecting to the engine, loop time
     cdef object timer
 
+    cdef bint _reach_engine(self) except -1
     cdef int _take(self, const char* data, Py_ssize_t n, long long now) except -1
+    cdef int _refuse_large(self) except -1
     cdef int _request(self, const char* start, const char* end, long long now) except -1
     cdef int _inspect(self, bytes request, Py_ssize_t command, list args, long long now) except -1
     cdef int _apply(self, object plan, bytes request, Py_ssize_t command, long long now) except -1

@@ -20,13 +20,12 @@ from sidecar.relay.home cimport HomeRoute, Owner
 from sidecar.relay.pending cimport (
     BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, EXEC_REPLY, MONITOR_REPLY, MULTI_REPLY, REFUSAL, REPLY, RESET_REPLY, SUBSCRIPTION_SHIFT,
 )
-from sidecar.relay.request_framer cimport RequestFramer
+from sidecar.relay.request_framer cimport HELD_MAX, RequestFramer
 from sidecar.relay.shared cimport Relay, now_ns
 
 from sidecar.relay.plan import FAILED_PLAN, SILENT_PLAN, arguments
 from sidecar.relay.request_framer import split_inline
 
-cdef Py_ssize_t _HELD_MAX = 1 << 20            # the largest request that is seen whole
 cdef long long _BROKEN_MAX = 128 * 1024        # bytes forwarded after a framing error: more than the engine reads before it refuses
 cdef double _LINGER_S = 5.0                    # for the last bytes to a client that reads slowly, once the engine has closed
 cdef long long _ABANDONED_NS = 60_000_000_000  # without a reply, after the client has left
@@ -74,6 +73,16 @@ cdef class Session(Owner):
         self.timer = None
         if self.closed:
             return
+        if self._reach_engine():
+            self.client.resume(CONNECTING)
+        elif self.relay.loop.time() >= self.deadline:
+            self.client.on_readable = self._late
+            self.client.resume(CONNECTING)
+        else:
+            self.timer = self.relay.loop.call_later(_RETRY_S, self._connect)
+
+    cdef bint _reach_engine(self) except -1:
+        """Whether there is a connection to the engine now."""
         sock = None
         try:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -81,17 +90,18 @@ cdef class Session(Owner):
         except OSError:     # not there (a restart), its backlog is full, or no descriptor is left
             if sock is not None:
                 sock.close()
-            if self.relay.loop.time() >= self.deadline:
-                self.client.on_readable = self._refuse
-                self.client.resume(CONNECTING)
-            else:
-                self.timer = self.relay.loop.call_later(_RETRY_S, self._connect)
-            return
+            return False
         self.route = HomeRoute(self.relay, self, sock)
-        self.client.resume(CONNECTING)
+        return True
 
-    def _refuse(self):
-        cdef Py_ssize_t n = self.client.receive(self.relay.buffer, self.relay.buffer_size)
+    def _late(self):
+        """A client that has waited long enough says something: the engine may be back since."""
+        cdef Py_ssize_t n
+        if self._reach_engine():
+            self.client.on_readable = self._readable
+            self._readable()
+            return
+        n = self.client.receive(self.relay.buffer, self.relay.buffer_size)
         if n == -1:
             return
         if n > 0:
@@ -156,6 +166,8 @@ cdef class Session(Owner):
                     break
             elif framer.event == EMPTY:
                 start = p
+            elif framer.event == BROKEN and framer.cut:
+                return self._refuse_large()
             elif framer.event == BROKEN:       # the engine will say what is wrong and close
                 route.expect(REFUSAL, 0, 0, 0, 0, False, now)
                 self.broken = True
@@ -170,11 +182,9 @@ cdef class Session(Owner):
             self.held_parsed = 0
         elif start < end and framer.undecided():
             route.upstream.send(unsent, start - unsent)
-            if end - start > _HELD_MAX and framer.command != NULL and framer.command.kind == HELD:
-                self.client.send(_TOO_LARGE, len(_TOO_LARGE))
-                self.close()
-                return 0
-            if end - start > _HELD_MAX:
+            if end - start > HELD_MAX and framer.inspected():
+                return self._refuse_large()
+            if end - start > HELD_MAX:
                 route.upstream.send(start, end - start)
             else:
                 self.held = bytearray(start[:end - start])
@@ -183,6 +193,11 @@ cdef class Session(Owner):
             route.upstream.send(unsent, end - unsent)
         if route.upstream.length:
             self.client.pause(BACKLOG)
+        return 0
+
+    cdef int _refuse_large(self) except -1:
+        self.client.send(_TOO_LARGE, len(_TOO_LARGE))
+        self.close()
         return 0
 
     cdef int _request(self, const char* start, const char* end, long long now) except -1:
@@ -255,13 +270,13 @@ cdef class Session(Owner):
         return route.expect(awaiting, identifier, flags, argc, framer.size, silent, now)
 
     def reply_mode(self, str mode):
-        """CLIENT REPLY has been asked for: ON, OFF or SKIP."""
+        """CLIENT REPLY has been asked for: on, off or skip."""
         self.mode_asked = True
         if self.requesting_multi:              # it takes effect in the middle of EXEC
             return
-        if mode == "ON":
+        if mode == "on":
             self.replies_off = self.skip_next = False
-        elif mode == "OFF":
+        elif mode == "off":
             self.replies_off = True
         elif not self.replies_off:
             self.skip_next = True

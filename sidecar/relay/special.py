@@ -14,7 +14,8 @@ import libvalkey
 
 from sidecar.link import Body, Link
 from sidecar.relay.clients import Clients, as_text, host_of, text_of
-from sidecar.relay.plan import SILENT_PLAN, Plan, encode
+from sidecar.relay.commands import OTHER
+from sidecar.relay.plan import SILENT_PLAN, Plan, encode, word
 
 if TYPE_CHECKING:
     from sidecar.relay.session import Session
@@ -40,7 +41,13 @@ HELD: frozenset[str] = frozenset(
         "SYNC",
     }
 )
-"""Names of the command table that this module is asked about."""
+"""Names of the command table that this module is asked about; besides, disguised names of any command, as OTHER."""
+
+TABLE_WITHOUT_ENGINE: list[tuple[str, list[str]]] = [
+    *((name.partition(" ")[0], []) for name in sorted(HELD)),
+    *((name.replace(" ", "|"), []) for name in sorted(HELD) if " " in name),
+]
+"""A command table for when the engine tells nobody what it has: these are inspected nevertheless."""
 
 _PROTECTED_CONFIGS = frozenset(
     {b"dir", b"dbfilename", b"appenddirname", b"appendfilename", b"aclfile", b"unixsocket", b"logfile", b"pidfile"}
@@ -49,6 +56,9 @@ _PROTECTED_CONFIGS = frozenset(
 
 _INVALID = b"-"
 """A value that no setting of ours accepts: the engine refuses the command with it."""
+
+_UNKNOWN = b"\x01"
+"""Makes a name one that no command has; the engine shows it in its error."""
 
 _IMMUTABLE = b"dAEMONIZE"
 """A setting that the engine refuses to set, in a spelling that only we use."""
@@ -82,6 +92,7 @@ class Special:
         self.settings = settings
         self.config_values = config_values
         self._handlers: dict[str, Callable[[Session, list[bytes], bytes], Answer]] = {
+            OTHER: self._disguised,
             "CLIENT INFO": self._client_list,
             "CLIENT KILL": self._client_kill,
             "CLIENT LIST": self._client_list,
@@ -111,16 +122,25 @@ class Special:
         setting = {"DEBUG": "enable_debug_command", "MODULE": "enable_module_command"}.get(name.partition(" ")[0])
         if setting is not None and self.settings[setting] == "local" and not session.is_local:
             return encode(args[: len(name.split())])
+        if name == OTHER:
+            return _refused_name(args)
         if name == "CONFIG REWRITE":
             return encode([args[0], b"SET", b"port", _INVALID])
         if name == "CONFIG SET":
             guarded = self.settings["enable_protected_configs"] == "local" and not session.is_local
             for i in range(2, len(args) - 1, 2):
-                option = args[i].lower()
+                option = word(args[i])
                 ours = option.decode("latin-1") in self.settings["settable"] or option.startswith(_LISTENERS_AROUND_US)
                 if ours or (guarded and option in _PROTECTED_CONFIGS):
                     return encode([*args[:2], b"port", _INVALID])
         return None
+
+    # ---- names -----------------------------------------------------------------------------------------------------
+
+    def _disguised(self, session: Session, args: list[bytes], request: bytes) -> Answer:
+        """A command's name with a NUL byte behind it: the engine refuses it, but for one in some thousand it runs."""
+        name, refused = args[0].partition(b"\0")[0], _refused_name(args)
+        return Plan(refused, lambda reply: reply.replace(name + _UNKNOWN, name, 1))
 
     # ---- CLIENT ----------------------------------------------------------------------------------------------------
 
@@ -133,14 +153,14 @@ class Special:
     # ---- replies and streams ---------------------------------------------------------------------------------------
 
     def _client_reply(self, session: Session, args: list[bytes], request: bytes) -> Answer:
-        mode = args[2].upper().decode("latin-1") if len(args) == 3 else ""
-        if mode not in {"ON", "OFF", "SKIP"}:
+        mode = word(args[2]).decode("latin-1") if len(args) == 3 else ""
+        if mode not in {"on", "off", "skip"}:
             return None
         session.reply_mode(mode)
-        return None if mode == "ON" else SILENT_PLAN
+        return None if mode == "on" else SILENT_PLAN
 
     def _replconf(self, session: Session, args: list[bytes], request: bytes) -> Answer:
-        options = {arg.lower() for arg in args[1::2]}
+        options = {word(arg) for arg in args[1::2]}
         if options & _UNANSWERED:
             return SILENT_PLAN
         session.announced_address |= b"ip-address" in options
@@ -199,7 +219,7 @@ class Special:
     def _config_set(self, session: Session, args: list[bytes], request: bytes) -> Answer:
         if len(args) < 4 or len(args) % 2:
             return None
-        names = [name.lower() for name in args[2::2]]
+        names = [word(name) for name in args[2::2]]
         guarded = self.settings["enable_protected_configs"] == "local" and not session.is_local
         for i, name in enumerate(names):
             if name.startswith(_LISTENERS_AROUND_US):
@@ -220,7 +240,7 @@ class Special:
         """Ours are checked first. The engine gets the value that it has for each: it checks all else and keeps that."""
         values = {name.decode(): value.decode("utf-8", "surrogateescape") for name, value in ours.items()}
         others = [name.decode("latin-1") for name in names if name not in ours]
-        spelt = {name.decode("latin-1"): given for name, given in zip(names, args[2::2], strict=True)}
+        spelt = {name.decode("latin-1"): given[: len(name)] for name, given in zip(names, args[2::2], strict=True)}
         checked = await self._link.request("config_check", {"values": values, "others": others})
         bad = checked.get("argument")
         substituted = list(args)
@@ -236,7 +256,11 @@ class Special:
         async def apply(reply: bytes) -> bytes:
             if reply[:1] != b"+":
                 return reply
-            answer = await self._link.request("config_set", {"values": values, "before": checked.get("before", {})})
+            try:
+                answer = await self._link.request("config_set", {"values": values, "before": checked.get("before", {})})
+            except (TimeoutError, ConnectionError):
+                unknown = "the supervisor does not answer: it may be applied later, or never"
+                return _config_error(spelt[next(iter(values))], unknown)
             if answer.get("error"):
                 argument = str(answer["argument"])
                 return _config_error(spelt.get(argument, argument.encode()), answer["error"])
@@ -253,7 +277,10 @@ class Special:
                 return reply
             if not self.settings["config_file"]:  # the engine always has one: ours
                 return b"-ERR The server is running without a config file\r\n"
-            answer = await self._link.request("rewrite", timeout=30.0)
+            try:
+                answer = await self._link.request("rewrite", timeout=30.0)
+            except (TimeoutError, ConnectionError):
+                return b"-ERR Rewriting config file: the supervisor does not answer\r\n"
             return (
                 b"-ERR Rewriting config file: %b\r\n" % str(answer["error"]).encode() if answer.get("error") else reply
             )
@@ -291,13 +318,17 @@ class Special:
         return b"\r\n".join(lines)
 
 
+def _refused_name(args: list[bytes]) -> bytes:
+    return encode([args[0].partition(b"\0")[0] + _UNKNOWN, *args[1:]])
+
+
 def _config_error(argument: bytes, error: object) -> bytes:
     return _FAILED_CONFIG_SET % argument + str(error).encode("utf-8", "surrogateescape") + b"\r\n"
 
 
 def _config_set_refused(args: list[bytes], position: int, reason: str) -> Plan:
     """CONFIG SET of args[position], which may not be set here: the engine finds one that it refuses to anybody."""
-    name = args[position]
+    name = args[position].partition(b"\0")[0]
     refusal = _FAILED_CONFIG_SET % _IMMUTABLE
     return Plan(
         encode([*args[:position], _IMMUTABLE, *args[position + 1 :]]),

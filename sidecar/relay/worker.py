@@ -8,7 +8,6 @@ never logs by itself and never reads a configuration: everything comes over the 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
 import signal
@@ -23,7 +22,7 @@ from sidecar.link import Body, Link
 from sidecar.relay.commands import CommandTable
 from sidecar.relay.listener import ClientCount, Listener
 from sidecar.relay.shared import Relay
-from sidecar.relay.special import HELD, Special
+from sidecar.relay.special import HELD, TABLE_WITHOUT_ENGINE, Special
 from telemetry.ledger import Ledger
 
 _SNAPSHOT_INTERVAL_S = 1.0
@@ -49,6 +48,7 @@ class Worker:
         self._renamed: dict[str, str] = {}
         self._refreshed_at = 0.0
         self._told_ready = False
+        self.failed = False
         self._drain_request: Body | None = None
         self._drain_timer: asyncio.TimerHandle | None = None
         self._link = Link(link_socket, loop, self._message, lambda _frame: None, self._link_closed)
@@ -80,7 +80,13 @@ class Worker:
     # ---- messages --------------------------------------------------------------------------------------------------
 
     def _message(self, kind: str, body: Body, fds: list[int]) -> None:
-        getattr(self, f"_on_{kind}")(body, fds)
+        try:
+            getattr(self, f"_on_{kind}")(body, fds)
+        except Exception as error:
+            self._fault(self._loop, {"message": f"it cannot do what {kind} asks for", "exception": error})
+            if not self._told_ready:  # it never would be: the supervisor starts another
+                self.failed = True
+                self._link_closed()
 
     def _link_closed(self) -> None:
         if not self._stopped.done():
@@ -101,7 +107,7 @@ class Worker:
         self._listener.replace(_sockets(body["listeners"], fds[1:]))
 
     def _on_commands(self, body: Body, _fds: list[int]) -> None:
-        self._table.update(body["commands"], HELD, self._renamed)
+        self._table.update(body["commands"] or TABLE_WITHOUT_ENGINE, HELD, self._renamed)
         self._ledger.names_grew()
         if not self._told_ready:
             assert self._listener is not None
@@ -202,12 +208,12 @@ def main() -> None:
     link_socket = socket.socket(fileno=int(sys.argv[2]))
     gc.set_threshold(50_000, 20, 50)
 
-    async def serve() -> None:
-        await Worker(asyncio.get_running_loop(), link_socket).run()
+    async def serve() -> bool:
+        worker = Worker(asyncio.get_running_loop(), link_socket)
+        await worker.run()
+        return worker.failed
 
-    with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(serve())
-    os._exit(0)
+    os._exit(1 if uvloop.run(serve()) else 0)
 
 
 if __name__ == "__main__":
