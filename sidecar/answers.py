@@ -89,7 +89,7 @@ class Answers:
 
     async def _refresh_commands(self) -> None:
         if await self._engine.refresh_commands() and self.workers is not None:
-            self.workers.set_commands(self._engine.table or [])
+            self.workers.renew_commands(self._engine.table or [])
 
     async def _protected(self, _body: Body) -> dict[str, Any]:
         """Whether a client that is not local is refused: the default user needs no password at this moment."""

@@ -27,13 +27,17 @@ NOT_STARTED = 127
 
 
 class Child:
-    """One child process. `code` is its exit code, 128 + signal when a signal ended it, None while it lives."""
+    """One child process.
+
+    `code` is its exit code, 128 + signal when a signal ended it, None while it lives; `signal` is that signal or None.
+    """
 
     def __init__(self, name: str, popen: subprocess.Popen[bytes]) -> None:
         self.name = name
         self.pid = popen.pid
         self.stdout: IO[bytes] | None = popen.stdout
         self.code: int | None = None
+        self.signal: int | None = None
         self._popen = popen
         self._waiters: list[asyncio.Future[int]] = []
 
@@ -47,6 +51,14 @@ class Child:
         self._waiters.append(waiter)
         return await waiter
 
+    @property
+    def end(self) -> str:
+        """How it ended: "ended with code 1", "was ended by SIGKILL"."""
+        if self.signal is None:
+            return f"ended with code {self.code}"
+        known = {number.value: number.name for number in signal.Signals}
+        return f"was ended by {known.get(self.signal, f'signal {self.signal}')}"
+
     def send_signal(self, number: int) -> None:
         """Signal the child if it lives. Safe from mistaken identity: a pid is free again only after we collected it."""
         if self.code is None:
@@ -57,6 +69,8 @@ class Child:
 
     def _ended(self, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
+        if code < 0:
+            self.signal = -code
         self.code = code if code >= 0 else 128 - code
         self._popen.returncode = code  # else Popen itself would wait for the pid, which may be someone else's by then
         for waiter in self._waiters:

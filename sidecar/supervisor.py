@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from datetime import UTC, datetime
 from typing import Any
 
@@ -221,6 +222,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._signalled, signal.SIGTERM)
         loop.add_signal_handler(signal.SIGINT, self._signalled, signal.SIGINT)
+        loop.set_exception_handler(self._fault)
         for number in early.received:
             self._signalled(number)
         self._children.attach(loop)
@@ -238,7 +240,7 @@ class Supervisor:
             end = engine.result()
         except BaseException:
             # A fault of ours must not cost the user's data: PDEATHSIG would kill the engine unsaved.
-            await self._engine.stop()
+            await self._engine.end_unattended()
             raise
         finally:
             self._status.stopping = True
@@ -322,6 +324,13 @@ class Supervisor:
             said = "".join(f"\n{word}" for word in end.last_words)
             sys.stderr.write(f"{_PROGRAM}: {end.explanation}{'; it said:' if said else ''}{said}\n")
 
+    def _fault(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A fault of ours in a callback or a task: it goes to the log, and the server goes on."""
+        error = context.get("exception")
+        trace = "".join(traceback.format_exception(error)) if error is not None else ""
+        message = f"A fault in the supervisor: {context['message']}."
+        self._journal.error("supervisor.fault", message, traceback=trace[-8000:])
+
     def _settings(self) -> dict[str, Any]:
         configuration = self._configuration
         settings = {
@@ -356,7 +365,10 @@ class Supervisor:
                 await self._workers.first_ready.wait()
         from sidecar.control import http
 
-        await http.serve(http.create_app(self._status), self._http_sockets)
+        try:
+            await http.serve(http.create_app(self._status), self._http_sockets)
+        except Exception as error:
+            self._journal.error("http.failed", f"There is no HTTP any more, because of a fault of ours: {error!r}.")
 
     # ---- log and end -----------------------------------------------------------------------------------------------
 

@@ -107,7 +107,7 @@ class Workers:
         self._indexes = range(count)
         self._keepers: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._commands: dict[str, Any] | None = None
 
     def spawn(self, first: WorkerProcess | None = None) -> None:
@@ -139,6 +139,11 @@ class Workers:
         self._commands = {"commands": table}
         self.tell("commands", self._commands)
 
+    def renew_commands(self, table: Sequence[tuple[str, list[str]]]) -> None:
+        """The same, for a table that has grown: nobody accepts because of it."""
+        if self._commands is not None:
+            self.set_commands(table)
+
     def hold_newcomers(self) -> None:
         """A worker that starts from now on does not accept, until the command table is set again."""
         self._commands = None
@@ -158,7 +163,7 @@ class Workers:
 
     async def stop(self) -> None:
         """Have them write their last figures, close every session and end."""
-        self._stopping = True
+        self._stopping.set()
         self.tell("stop")
         if self._keepers:
             _, late = await asyncio.wait(self._keepers, timeout=_STOP_WITHIN_S)
@@ -173,13 +178,31 @@ class Workers:
         return Worker(index, next(self._numbers), process.child, process.socket)
 
     async def _keep(self, index: int) -> None:
+        while not self._stopping.is_set():
+            try:
+                await self._replace_dead(index)
+            except Exception as error:  # of ours: the next worker must be replaced all the same
+                self._journal.error("worker.watch_failed", f"Watching worker {index} failed: {error!r}.", worker=index)
+                self._workers[index].child.send_signal(signal.SIGKILL)
+                self._counts.clear(index)
+                await self._pause(_BACKOFF_FIRST_S)
+                with contextlib.suppress(OSError):
+                    self._workers[index] = self._spawn(index)
+
+    async def _pause(self, seconds: float) -> None:
+        """So long, but not beyond the end."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+    async def _replace_dead(self, index: int) -> None:
         backoff_s = _BACKOFF_FIRST_S
         while True:
             worker = self._workers[index]
             self._connect(worker)
             code = await worker.child.wait()
             await self._bury(worker)
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             if worker.was_ready:
                 backoff_s = _BACKOFF_FIRST_S
@@ -193,8 +216,8 @@ class Workers:
                 code=code,
             )
             while True:
-                await asyncio.sleep(wait_s)
-                if self._stopping:
+                await self._pause(wait_s)
+                if self._stopping.is_set():
                     return
                 try:
                     self._workers[index] = self._spawn(index)
@@ -217,7 +240,7 @@ class Workers:
         worker.link.send("configure", body, fds)
         if self._commands is not None:
             worker.link.send("commands", self._commands)
-        if self._stopping:
+        if self._stopping.is_set():
             worker.link.send("stop")
 
     async def _bury(self, worker: Worker) -> None:

@@ -122,15 +122,15 @@ class Engine:
         self._observer = observer
         try:
             while True:
-                code = await self._one_life()
-                end = self._judge(code)
+                child = await self._one_life()
+                end = self._judge(child)
                 if end is not None:
                     return end
                 await self._pause_before_restart()
                 if self._stopping.is_set():
                     return End(0)
                 self.restarts += 1
-                self._journal.warning("engine.restarted", "Starting the engine again on its data.", code=code)
+                self._journal.warning("engine.restarted", "Starting the engine again on its data.", code=child.code)
                 try:
                     self.spawn()
                 except OSError as error:
@@ -164,36 +164,44 @@ class Engine:
             watcher.cancel()
         return None
 
+    async def end_unattended(self) -> None:
+        """After a fault of ours: it saves and ends, and nobody starts it again."""
+        self._stopping.set()
+        if self.child is not None:
+            self.child.send_signal(signal.SIGTERM)
+            await self.child.wait()
+
     def insist(self) -> None:
         """The second Ctrl-C: Valkey ends at once, unsaved."""
         if self.child is not None:
             self.child.send_signal(signal.SIGINT)
 
-    async def _one_life(self) -> int:
+    async def _one_life(self) -> Child:
         child, output = self.child, self._output
         assert child is not None
         assert output is not None
         output.attach(asyncio.get_running_loop())
         attend = asyncio.create_task(self._attend(output))
         try:
-            code = await child.wait()
+            await child.wait()
         finally:
             attend.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await attend
             output.finish()
             self._set_ready(False, "the engine has ended")
-        return code
+        return child
 
-    def _judge(self, code: int) -> End | None:
+    def _judge(self, child: Child) -> End | None:
         """What an end means; None: start again."""
+        assert child.code is not None
+        code, how = child.code, child.end
         words = tuple(self._output.last_words()) if self._output is not None else ()
         if code == 0 and (self.table is not None or self._stopping.is_set()):
             return End(code)
-        how = f"ended with code {code}" if code <= 128 else f"was ended by {signal.Signals(code - 128).name}"
         if self._stopping.is_set():
             return End(code, f"the engine {how} while it was shutting down")
-        if not self._was_ready and not (self.restarts and code > 128):
+        if not self._was_ready and not (self.restarts and child.signal is not None):
             return End(code or 1, f"the engine {how} before it was ready", words, started=False)
         self._journal.warning("engine.crashed", f"The engine {how}.", code=code)
         refusal = self.policy.refusal()
@@ -229,10 +237,12 @@ class Engine:
 
     async def _attend(self, output: Output) -> None:
         """Keep a connection to this life of the engine; it is lost to CLIENT KILL as any other."""
+        wait = _CONNECT_RETRY_S
         while True:
             connection = await self._connect()
             try:
                 await self._introduce(connection)
+                wait = _CONNECT_RETRY_S
                 self.connection = connection
                 await self._learn_version(connection)
                 await self._learn_commands(connection)
@@ -240,9 +250,15 @@ class Engine:
                 await self._poll(connection)
             except UnreachableError as error:
                 self._journal.debug("engine.connection_lost", f"Lost our connection to the engine: {error}.")
+            except Exception as error:  # of ours: without this connection nobody would see the engine any more
+                self._journal.error("engine.watch_failed", f"Watching the engine failed and begins anew: {error!r}.")
+                wait = _CONNECT_RETRY_MOST_S
             finally:
                 self.connection = None
                 connection.close()
+            # It may have been refused, again and again: an engine whose clients are too many closes at once.
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, _CONNECT_RETRY_MOST_S)
 
     async def _connect(self) -> Connection:
         wait = _CONNECT_RETRY_S

@@ -220,6 +220,7 @@ cdef class HomeRoute:
             return 0
         if not sent:
             self.owner.deliver(unsent, end - unsent)
+        self.relay.check_quiet()
         return self.owner.answered()
 
     async def _answer_later(self, awaitable, bytes reply):
@@ -238,6 +239,7 @@ cdef class HomeRoute:
             self._take(PyByteArray_AS_STRING(stash), PyByteArray_GET_SIZE(stash), now_ns())
         if not self.closed and self.task is None:
             self.upstream.resume(HOLD)
+            self.relay.check_quiet()
             self.owner.answered()
 
     cdef object _plan(self):
@@ -420,11 +422,7 @@ cdef class HomeRoute:
                 self.monitor = True
             elif entry.awaiting == SYNC_REPLY:     # refused: an ordinary session again
                 self.owner.follow()
-        if self.pending.length:
-            self._unanswered()
-        else:
-            self.relay.check_quiet()
-        return 0
+        return self._unanswered()
 
     cdef int _begin_transaction(self) except -1:
         self.in_multi = True

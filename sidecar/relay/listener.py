@@ -154,7 +154,9 @@ class Listener:
             self._set_options(sock)
         if self._count.total() >= self._settings["maxclients"]:
             self._reject(sock, "maxclients", MAXCLIENTS_ERROR)
-        elif not local and self._settings["protected_mode"]:
+            return
+        self._count.add(1)
+        if not local and self._settings["protected_mode"]:
             task = self._loop.create_task(self._ask_then_open(sock, peer_text, local_text, transport))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -162,10 +164,17 @@ class Listener:
             self._open(sock, peer_text, local_text, transport, local)
 
     def _open(self, sock: socket.socket, peer: str, local_text: str, transport: str, local: bool) -> None:
-        self._count.add(1)
+        """Let a client in that has been counted."""
+        try:
+            session = Session(self._relay, sock, peer, local_text, transport, local)
+        except OSError as error:
+            self._count.add(-1)
+            sock.close()
+            self._complain(error)
+            return
         self.by_transport[transport] += 1
         self._relay.ledger.count("connections.opened")
-        Session(self._relay, sock, peer, local_text, transport, local).start()
+        session.start()
 
     async def _ask_then_open(self, sock: socket.socket, peer: str, local_text: str, transport: str) -> None:
         """Protected mode follows the live state of the default user, which only the engine knows."""
@@ -173,6 +182,7 @@ class Listener:
             self._asking = self._loop.create_task(self._denied())
             self._asking.add_done_callback(self._answered)
         if await self._asking:
+            self._count.add(-1)
             self._reject(sock, "protected_mode", PROTECTED_ERROR)
         else:
             self._open(sock, peer, local_text, transport, local=False)

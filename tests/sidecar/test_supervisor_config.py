@@ -7,7 +7,7 @@ import pytest
 import valkey
 
 from sidecar.listener_settings import LISTENER_DIRECTIVES
-from tests.conftest import Start, free_port, wait_until
+from tests.conftest import Start, free_port, receive, wait_until
 
 
 def refuses(port: int, host: str = "127.0.0.1") -> bool:
@@ -159,6 +159,20 @@ def test_what_a_rewrite_wrote_gives_the_same_settings_again(start_here: Start, c
     assert after == before
     assert after["port"] == str(new)
     assert set(LISTENER_DIRECTIVES) <= set(after)
+
+
+def test_a_supervisor_that_does_not_answer_is_no_success(start_here: Start, conf: Path) -> None:
+    server = start_here(str(conf)).wait_ready()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as sock:
+        sock.sendall(f"MULTI\r\nCONFIG SET port {free_port()}\r\n".encode())
+        receive(sock, b"+QUEUED\r\n")
+        server.process.suspend()
+        try:
+            sock.sendall(b"EXEC\r\n")
+            answer = receive(sock, b"or never\r\n")
+        finally:
+            server.process.resume()
+    assert answer.startswith(b"*1\r\n-ERR CONFIG SET failed (possibly related to argument 'port') - the supervisor")
 
 
 def test_what_the_user_has_edited_meanwhile_is_kept(start_here: Start, conf: Path) -> None:

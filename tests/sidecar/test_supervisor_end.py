@@ -90,6 +90,21 @@ def test_a_blocked_call_holds_nothing_up(start_here: Start) -> None:
     blocked.join()
 
 
+@pytest.mark.parametrize(
+    "behind",
+    [b"MULTI\r\nGET a\r\n", b"BLPOP nothing 0\r\n", b"CLIENT REPLY OFF\r\nGET a\r\n", b"CONFIG GET port\r\n"],
+    ids=["a transaction", "a blocked call", "no replies", "an inspected command"],
+)
+def test_the_drain_ends_with_the_last_command_that_does_not_wait(start_here: Start, behind: bytes) -> None:
+    debug = ("--enable-debug-command", "yes")
+    server = start_here("--save", "", *debug, "--sidecar-drain-timeout", "600").wait_ready()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as busy:
+        busy.sendall(b"DEBUG SLEEP 1\r\n" + behind)
+        wait_until(lambda: _in_flight(server) >= 1, "DEBUG SLEEP runs")
+        assert server.terminate() == 0  # long before the timeout
+        assert busy.recv(100).startswith(b"+OK\r\n")
+
+
 def test_a_replica_that_waits_for_its_copy_holds_nothing_up(start_here: Start) -> None:
     delay = ("--repl-diskless-sync-delay", "60", "--shutdown-timeout", "0")
     server = start_here("--save", "", *delay, "--sidecar-drain-timeout", "600").wait_ready()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -35,3 +37,29 @@ def test_a_cut_connection_is_noticed_at_once_and_not_at_the_next_poll(
         assert engine.ready  # the engine is well: nobody needs to go elsewhere
 
     asyncio.run(main())
+
+
+def test_an_engine_that_closes_our_connection_again_and_again_is_not_hurried(tmp_path: Path) -> None:
+    path = str(tmp_path / "engine.sock")
+    plan = SimpleNamespace(renames={}, credentials=list)
+
+    async def main() -> float:
+        enough = asyncio.Event()
+        came: list[float] = []
+
+        def close(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            came.append(time.monotonic())
+            if len(came) == 10:
+                enough.set()
+            writer.close()
+
+        server = await asyncio.start_unix_server(close, path)
+        engine = Engine(cast("Any", plan), cast("Any", SimpleNamespace(socket=path)), *[cast("Any", None)] * 3)
+        engine._journal = Journal()
+        attending = asyncio.create_task(engine._attend(cast("Any", None)))
+        await asyncio.wait_for(enough.wait(), PATIENCE_S)
+        attending.cancel()
+        server.close()
+        return came[-1] - came[0]
+
+    assert asyncio.run(main()) > 0.4

@@ -10,10 +10,11 @@ import pytest
 
 from sidecar.relay import listener as listener_module
 from sidecar.relay.commands import CommandTable
-from sidecar.relay.listener import ClientCount, Listener
+from sidecar.relay.listener import PROTECTED_ERROR, ClientCount, Listener
 from sidecar.relay.shared import Relay
 from sidecar.workers import ConnectionCounts
 from telemetry.ledger import Ledger
+from tests.conftest import PATIENCE_S, Start, receive
 
 
 class Crowded:
@@ -79,3 +80,29 @@ def test_a_listener_that_could_not_accept_tries_again_but_not_while_it_is_told_t
         relay.poller.close()
 
     asyncio.run(main())
+
+
+def test_maxclients_holds_for_strangers_who_come_at_once(start: Start, outer_address: str) -> None:
+    server = start(
+        "--save", "", "--requirepass", "secret", "--maxclients", "10", "--sidecar-workers", "1", password="secret"
+    )
+    came = [socket.create_connection((outer_address, server.port), timeout=PATIENCE_S) for _ in range(40)]
+    server.sockets += came
+    for sock in came:
+        sock.sendall(b"PING\r\n")
+    answers = [receive(sock, b"\r\n") for sock in came]
+    assert answers.count(b"-NOAUTH Authentication required.\r\n") == 10
+    assert answers.count(b"-ERR max number of clients reached\r\n") == 30
+    metrics = server.metrics()
+    assert metrics['valkey_client_connections_rejected_total{reason="maxclients"}'] == 30
+
+
+def test_whom_protected_mode_refuses_takes_nobodys_place(start: Start, outer_address: str) -> None:
+    server = start("--save", "", "--maxclients", "5", "--sidecar-workers", "1")
+    for _ in range(20):
+        with socket.create_connection((outer_address, server.port), timeout=PATIENCE_S) as sock:
+            assert receive(sock) == PROTECTED_ERROR
+    for _ in range(5):
+        sock = server.connect()
+        sock.sendall(b"PING\r\n")
+        assert receive(sock, b"\r\n") == b"+PONG\r\n"
