@@ -23,6 +23,7 @@ from sidecar.engine.connection import Connection, EngineError, UnreachableError
 from sidecar.engine.embedded import Engine
 from sidecar.front import Front, SettingError
 from sidecar.journal import Journal
+from sidecar.listener_settings import ListenerSettings
 from sidecar.workers import Workers
 
 Body = Mapping[str, Any]
@@ -39,8 +40,10 @@ _CLIENT = re.compile(r"^id=(\d+) addr=(\S+) laddr=(\S+) fd=(-?\d+) name=\S* age=
 class Answers:
     """Answers by kind. `file` is the user's configuration file, None without one.
 
-    injected: the engine's directives that we gave it, of which the user's file must not hear.
-    tell_workers: sends them the present settings.
+    injected: the engine's directives that we gave it, of which the user's file must not hear. starts_open: whether the
+    default user of an engine that is started now needs no password.
+    tell_workers: sends them the present settings. on_engine_setting: hears of a setting of the engine's that a client
+    has changed (name and value; one of sidecar.relay.special.TOLD).
     """
 
     def __init__(
@@ -52,17 +55,19 @@ class Answers:
         journal: Journal,
         *,
         injected: Callable[[], dict[str, str]],
-        default_is_open: bool,
+        starts_open: Callable[[], bool],
     ) -> None:
         self.workers: Workers | None = None
         self.tell_workers: Callable[[], None] = lambda: None
+        self.on_engine_setting: Callable[[str, str], None] = lambda _name, _value: None
         self._front = front
         self._engine = engine
         self._private = private
         self._file = file
         self._journal = journal
         self._injected = injected
-        self._default_is_open = default_is_open
+        self._starts_open = starts_open
+        self._default_is_open = starts_open()
         self._one_at_a_time = asyncio.Lock()
         self._refreshing: asyncio.Task[None] | None = None
         self._kinds: dict[str, Callable[[Body], Awaitable[dict[str, Any]]]] = {
@@ -86,6 +91,9 @@ class Answers:
         """Messages that want no answer."""
         if kind == "refresh_commands" and (self._refreshing is None or self._refreshing.done()):
             self._refreshing = asyncio.create_task(self._refresh_commands())
+        elif kind == "engine_settings":
+            for name, value in body["values"].items():
+                self.on_engine_setting(name, value)
 
     async def _refresh_commands(self) -> None:
         if await self._engine.refresh_commands() and self.workers is not None:
@@ -163,6 +171,13 @@ class Answers:
                 if settings.maxclients != before.maxclients:
                     await self._set_engine("maxclients", str(front.engine_maxclients(before)), needed=False)
                 raise
+        self._adopt(settings, closing)
+        if settings.port != before.port:
+            await self._announce(str(before.port))
+
+    def _adopt(self, settings: ListenerSettings, closing: list[listeners.Listener]) -> None:
+        """Settings that hold from now on, and listeners that are to be closed for them."""
+        front, before = self._front, self._front.settings
         front.settings = settings
         self.tell_workers()
         if (settings.port, settings.bind) != (before.port, before.bind):
@@ -172,8 +187,28 @@ class Answers:
                 self.workers.tell("listen", {"listeners": described}, fds)
             listeners.close_all(closing)
             self._journal.notice("listener.changed", f"Listening on {front.addresses()}.")
-        if settings.port != before.port:
-            await self._announce(str(before.port))
+
+    async def start_over(self) -> None:
+        """The engine is started anew and forgets what was only set at run time, passwords too: so do we.
+
+        Else a protected mode that was off for the sake of a password would stay off without it.
+        """
+        async with self._one_at_a_time:
+            front = self._front
+            settings, before = front.lasting, front.settings
+            self._default_is_open = self._starts_open()
+            closing: list[listeners.Listener] = []
+            if (settings.port, settings.bind) != (before.port, before.bind):
+                try:
+                    closing = front.rebind(settings)
+                except SettingError as error:
+                    self._journal.warning("listener.kept", f"Listening on {front.addresses()} as before: {error}")
+                    for name in ("port", "bind"):
+                        settings = settings.with_value(name, before.value(name))
+            if settings != before:
+                self._adopt(settings, closing)
+            if self.workers is not None and settings.protected_mode:
+                self.workers.tell("judge_again")
 
     async def _set_engine(self, name: str, value: str, *, needed: bool) -> None:
         try:
@@ -216,7 +251,7 @@ class Answers:
             now = read(file)
         except FileNotFoundError:
             now = ""
-        if now.rstrip("\n") != private.text.rstrip("\n"):
+        if now.rstrip("\n") != private.text.rstrip("\n") or not private.is_whole:
             # Edited since we read it. Valkey rewrites what is there, comments and all: so does a second go.
             private.text = now
             private.write()
@@ -224,6 +259,7 @@ class Answers:
         merged = private.restored(self._front.conf_lines(), self._injected())
         replace_file(file, merged)
         private.adopt(merged)
+        self._front.rewritten()
 
     # ---- who is who ------------------------------------------------------------------------------------------------
 

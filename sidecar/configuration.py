@@ -32,6 +32,8 @@ _ALIASES: Final = {
     "slave-announce-port": "replica-announce-port",
 }
 _DEFAULT_SAVE: Final = ("3600", "1", "300", "100", "60", "10000")
+# Kinds of origin that are no file.
+BESIDE: Final = ("standard input", "argument")
 # A renamed command must still be told from others; a SHA-512 in hexadecimal digits fits.
 _NAME_MAX: Final = 128
 # These say that there is no TLS.
@@ -114,6 +116,10 @@ class Configuration:
         """Whether the user set it: "port", "sidecar-http-port". False means that its value is the default."""
         return name in self.origins
 
+    def is_beside(self, name: str) -> bool:
+        """Whether it was given beside the conf file, and so counts more than the file."""
+        return name in self.origins and self.origins[name].kind in BESIDE
+
     def path(self, given: str) -> str:
         """A path of a directive (unixsocket, logfile, pidfile): Valkey opens them after it has gone to `dir`."""
         return absolute(self.dir, given)
@@ -152,7 +158,12 @@ class Configuration:
     @property
     def has_persistence(self) -> bool:
         """Whether the engine writes its data to disk by itself: by `save` points or `appendonly`."""
-        return self._word("appendonly", "no") == "yes" or bool(self._save_points())
+        return self._word("appendonly", "no") == "yes" or self.has_save_points
+
+    @property
+    def has_save_points(self) -> bool:
+        """Whether the engine writes snapshots by itself."""
+        return bool(self._save_points())
 
     @property
     def rename_commands(self) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from sidecar import listeners
@@ -37,10 +37,18 @@ class SettingError(Exception):
 
 
 class Front:
-    """The present settings (`settings`) and the open sockets (`listeners`). `path` makes a user's path absolute."""
+    """The present settings (`settings`) and the open sockets (`listeners`). `path` makes a user's path absolute.
 
-    def __init__(self, settings: ListenerSettings, path: Callable[[str], str], journal: Journal) -> None:
+    `lasting` are the settings that the next start would have. beside: names of those that were given beside the file,
+    which CONFIG REWRITE does not change.
+    """
+
+    def __init__(
+        self, settings: ListenerSettings, path: Callable[[str], str], journal: Journal, beside: Collection[str] = ()
+    ) -> None:
         self.settings = settings
+        self.lasting = settings
+        self._beside = frozenset(beside)
         self.listeners: list[Listener] = []
         self._path = path
         self._journal = journal
@@ -99,7 +107,7 @@ class Front:
             f"Current maximum open files is {limit}. maxclients has been reduced to {fitting} to compensate for low "
             "ulimit. If you need higher maxclients increase 'ulimit -n'.",
         )
-        self.settings = self.settings.with_value("maxclients", fitting)
+        self.settings = self.lasting = self.settings.with_value("maxclients", fitting)
 
     # ---- CONFIG SET ------------------------------------------------------------------------------------------------
 
@@ -149,6 +157,12 @@ class Front:
             raise SettingError("bind", "Failed to bind to specified addresses.") from None
         self.listeners = kept + opened + [listener for listener in self.listeners if listener.transport == "unix"]
         return gone
+
+    def rewritten(self) -> None:
+        """The user's file holds the present settings now."""
+        before, self.lasting = self.lasting, self.settings
+        for name in self._beside:
+            self.lasting = self.lasting.with_value(name, before.value(name))
 
     # ---- how others are told ---------------------------------------------------------------------------------------
 

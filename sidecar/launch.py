@@ -6,7 +6,10 @@ asking. It never starts anything.
 
 from __future__ import annotations
 
-from sidecar.configuration import Configuration, is_ours
+import os
+
+from sidecar.conf import absolute, encode
+from sidecar.configuration import BESIDE, Configuration, is_ours
 from sidecar.engine.configfile import PrivateConfiguration
 from sidecar.engine.embedded import Plan
 from sidecar.engine.folder import PrivateFolder
@@ -30,6 +33,9 @@ class Launch:
         self._configuration = configuration
         self._front = front
         self._folder = folder
+        self.run_time_password: str | None = None
+        self.role: RestartPolicy | None = None
+        """Knows the role that the engine had, once it is started again; None: its configuration says which it has."""
         self.private = PrivateConfiguration(
             folder.path,
             configuration.file_text,
@@ -61,6 +67,8 @@ class Launch:
         # fmt: on
         for name, value in self.injected().items():
             words += [f"--{name}", value]
+        if self.role is not None:
+            words += ["--replicaof", *(self.role.primary or ("no", "one"))]
         return words
 
     def injected(self) -> dict[str, str]:
@@ -76,6 +84,8 @@ class Launch:
         """(user, None for the default one; password) of our own connection, the likeliest first."""
         sidecar = self._configuration.sidecar
         found: list[tuple[str | None, str]] = []
+        if self.run_time_password is not None:
+            found.append((None, self.run_time_password))
         if sidecar.engine_user is not None or sidecar.engine_password is not None:
             password = sidecar.engine_password
             found.append((sidecar.engine_user, "" if password is None else password.get_secret_value()))
@@ -85,9 +95,47 @@ class Launch:
             found.append((None, rewritten))
         return found
 
+    def starts_open(self) -> bool:
+        """Whether the default user of an engine that is started now needs no password, as far as `requirepass` says."""
+        return not self._word("requirepass", "")
+
     def policy(self) -> RestartPolicy:
         """What is known about replicas before the engine has been asked."""
         configuration = self._configuration
         wanted = configuration.engine_args("min-replicas-to-write")
         min_replicas = int(wanted[0]) if wanted and wanted[0].isdigit() else 0
-        return RestartPolicy(persistent=configuration.has_persistence, min_replicas=min_replicas)
+        return RestartPolicy(self.unsaved, min_replicas=min_replicas)
+
+    def unsaved(self, changes: int) -> str | None:
+        """Why an engine that is started now would not have all its data; None when it has.
+
+        changes: since the last snapshot. What was only set at run time does not count: the next start knows nothing of
+        it.
+        """
+        configuration = self._configuration
+        appends = self._word("appendonly", "no").lower() == "yes"
+        rewritten = self.private.value("save") if self.private.adopted and not self._beside("save") else None
+        saves = bool(rewritten) if rewritten is not None else configuration.has_save_points
+        if not appends and not saves:
+            return "persistence is off"
+        folder = absolute(configuration.dir, self._word("dir", "."))
+        snapshot = absolute(folder, self._word("dbfilename", "dump.rdb"))
+        appended = absolute(folder, self._word("appenddirname", "appendonlydir"))
+        manifest = f"{appended}/{self._word('appendfilename', 'appendonly.aof')}.manifest"
+        if appends and os.path.exists(encode(manifest)):
+            return None
+        if not os.path.exists(encode(snapshot)):
+            return "nothing has been saved yet"
+        return f"the last snapshot lacks {changes} changes" if changes else None
+
+    def _word(self, name: str, default: str) -> str:
+        """The first word of a directive at the next start."""
+        if self.private.adopted and not (beside := self._beside(name)):
+            return self.private.value(name) or default
+        args = beside if self.private.adopted else self._configuration.engine_args(name)
+        return args[0] if args else default
+
+    def _beside(self, name: str) -> tuple[str, ...] | None:
+        """What was given for a directive beside the file, which counts more than the file."""
+        given = [d.args for d in self._configuration.directives if d.name == name and d.origin.kind in BESIDE]
+        return given[-1] if given else None

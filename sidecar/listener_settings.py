@@ -76,9 +76,13 @@ class ListenerSettings:
         changes: dict[str, Any] = {_attribute(name): value}
         return replace(self, **changes)
 
+    def value(self, name: str) -> object:
+        """The value of the directive `name` (with dashes)."""
+        return getattr(self, _attribute(name))
+
     def config_values(self) -> dict[str, str]:
         """Every directive as CONFIG GET prints it."""
-        return {name: kind_of(name).show(getattr(self, _attribute(name))) for name in LISTENER_DIRECTIVES}
+        return {name: kind_of(name).show(self.value(name)) for name in LISTENER_DIRECTIVES}
 
 
 _METADATA: Final = {item.name.replace("_", "-"): item.metadata for item in fields(ListenerSettings)}

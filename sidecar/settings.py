@@ -74,7 +74,10 @@ class SidecarSettings:
     )
     ledger: bool = _setting(Switch("on", "off"), True, "Count and time every command.")
     drain_timeout: float = _setting(
-        Seconds(3600), 10.0, "Seconds that commands in flight get to finish when the server is told to stop."
+        Seconds(3600),
+        3.0,
+        "Seconds that commands in flight get to finish when the server is told to stop. Then the engine saves and "
+        "ends: both must be over before whoever stops us loses patience (10 seconds with Docker).",
     )
 
 

@@ -28,6 +28,7 @@ from sidecar.engine.folder import PrivateFolder
 from sidecar.front import Front
 from sidecar.journal import Journal, Level
 from sidecar.launch import Launch
+from sidecar.listener_settings import LISTENER_DIRECTIVES
 from sidecar.listeners import ListenError
 from sidecar.processes import Children, share_open_files
 from sidecar.status import Status
@@ -78,6 +79,12 @@ def run(configuration: Configuration, children: Children, first_worker: WorkerPr
         supervisor.clean_up()
 
 
+def _threshold(loglevel: str) -> Any:
+    """A `loglevel` as the log's threshold; the default for one that the engine will refuse."""
+    level = loglevel.lower()
+    return level if level in ("debug", "verbose", "notice", "warning", "nothing") else "notice"
+
+
 def _told(error: Exception) -> str:
     """The error without Python's `[Errno 2]`."""
     return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
@@ -107,7 +114,8 @@ class Supervisor:
         self._configuration = configuration
         self._notifier = notifier
         self._journal = journal
-        self._front = Front(configuration.listener, configuration.path, journal)
+        beside = [name for name in LISTENER_DIRECTIVES if configuration.is_beside(name)]
+        self._front = Front(configuration.listener, configuration.path, journal, beside)
         self._children = children
         self._first_worker = first_worker
         self._totals = Totals()
@@ -117,6 +125,7 @@ class Supervisor:
         self._pidfile: PidFile | None = None
         self._log_shown = False
         self._was_ready = False
+        self._stop_signal = int(signal.SIGTERM)
         self._stop_asked = asyncio.Event()
         self._insisted = asyncio.Event()
 
@@ -159,7 +168,7 @@ class Supervisor:
             configuration.file,
             self._journal,
             injected=launch.injected,
-            default_is_open=configuration.requirepass is None,
+            starts_open=launch.starts_open,
         )
         self._counts = ConnectionCounts()
         self._workers = Workers(
@@ -173,6 +182,7 @@ class Supervisor:
         )
         self._answers.workers = self._workers
         self._answers.tell_workers = lambda: self._workers.tell("update", self._settings())
+        self._answers.on_engine_setting = self._engine_setting
         self._workers.on_change = self._tell_ready
         self._status = Status(os.getpid(), self._engine, self._workers, self._totals)
 
@@ -265,7 +275,7 @@ class Supervisor:
         await asyncio.wait([drain, insisted], return_when=asyncio.FIRST_COMPLETED)
         drain.cancel()
         insist = asyncio.create_task(self._insist())
-        refusal = await self._engine.stop()
+        refusal = await self._engine.stop(self._stop_signal)
         insisted.cancel()
         insist.cancel()
         if refusal is None:
@@ -286,6 +296,7 @@ class Supervisor:
         if self._status.stopping and number == signal.SIGINT:
             self._insisted.set()
         elif not self._status.stopping:
+            self._stop_signal = number
             self._stop_asked.set()
 
     def engine_accepts(self, table: Table) -> None:
@@ -297,9 +308,25 @@ class Supervisor:
         """The engine began, or ceased, to answer."""
         self._tell_ready()
 
+    async def engine_restarts(self) -> None:
+        """What was only set at run time is forgotten, ours and the engine's."""
+        self._engine_setting("loglevel", self._configuration.loglevel)
+        self._launch.run_time_password = None
+        self._launch.role = self._engine.policy
+        await self._answers.start_over()
+
     def engine_waits(self) -> None:
-        """As Valkey does, clients are served until the replicas have everything: one of them may say SHUTDOWN ABORT."""
+        """As with Valkey, clients are served until the engine can end: one may say SHUTDOWN ABORT or SCRIPT KILL."""
         self._serve_on()
+
+    def _engine_setting(self, name: str, value: str) -> None:
+        """A setting of the engine's has changed at run time."""
+        if name == "requirepass":
+            self._launch.run_time_password = value
+        elif name == "loglevel" and self._log_shown:
+            from telemetry import logs
+
+            logs.set_level(_threshold(value))
 
     def _serve_on(self) -> None:
         if self._engine.table is not None:
@@ -378,29 +405,21 @@ class Supervisor:
             return
         self._log_shown = True
         from telemetry import logs
-        from telemetry.names import SEVERITIES
 
         listener = self._configuration.listener
-        loglevel: Any = self._configuration.loglevel
         log_format: Any = self._configuration.sidecar.log_format
         with contextlib.suppress(OSError):
             logs.configure(
                 format=log_format,
-                level=loglevel if loglevel in (*SEVERITIES, "nothing") else "notice",
+                level=_threshold(self._configuration.loglevel),
                 logfile=self._configuration.path(listener.logfile) if listener.logfile else "",
                 syslog_enabled=listener.syslog_enabled,
                 syslog_ident=listener.syslog_ident,
                 syslog_facility=listener.syslog_facility,
             )
         log = logs.get_logger()
-        lowest = SEVERITIES.get(loglevel, SEVERITIES["notice"])
 
         def sink(when: float, level: Level, event: str, message: str, attributes: dict[str, Any]) -> None:
-            nonlocal lowest
-            if event == "engine.log" and SEVERITIES[level] < lowest:
-                # The engine has filtered its lines itself: a lower one means that CONFIG SET loglevel came.
-                lowest = SEVERITIES[level]
-                logs.set_level(level)  # type: ignore[arg-type]
             log.record(level, event, message, attributes, timestamp=datetime.fromtimestamp(when, UTC))
 
         self._journal.attach(sink)

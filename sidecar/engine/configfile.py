@@ -61,11 +61,12 @@ class PrivateConfiguration:
         self._mark = f"#{secrets.token_hex(8)} "
         self._includes: dict[str, str] = {}
         self._directory = working_folder()
-        self._adopted = False
+        self.adopted = False
 
     def write(self) -> None:
         """Write the files anew from the present text. Raises OSError."""
         self._includes.clear()
+        self._folder.mkdir(mode=0o700, exist_ok=True)  # who cleans /tmp by hand may have removed it
         before = self._copies
         self._copies = Path(tempfile.mkdtemp(prefix="included-", dir=self._folder))
         lines, folder = self._translate(self.text, self._directory, 0)
@@ -77,10 +78,21 @@ class PrivateConfiguration:
         if before != self._folder:
             shutil.rmtree(before, ignore_errors=True)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the engine's file, rewritten or not, still has what was written here.
+
+        An engine whose file is gone makes a new one, without the user's comments.
+        """
+        try:
+            return str(self._extra_path) in read(str(self.path))
+        except OSError:
+            return False
+
     def adopt(self, text: str) -> None:
         """The user's file as a CONFIG REWRITE left it: it holds every user and module now, wherever they came from."""
         self.text = text
-        self._adopted = True
+        self.adopted = True
 
     def value(self, name: str) -> str | None:
         """The first word of the last line of a directive in the user's file as it is now."""
@@ -146,7 +158,7 @@ class PrivateConfiguration:
             name = words[0].lower() if words else None
             if name is None:
                 lines.append(line)
-            elif name in _REWRITTEN_WHOLE and depth and self._adopted:
+            elif name in _REWRITTEN_WHOLE and depth and self.adopted:
                 lines.append("")  # the line keeps its number
             elif self._is_ours(name):
                 lines.append(self._mark + line.strip(_BLANKS))

@@ -49,8 +49,11 @@ class Observer(Protocol):
     def engine_ready(self, ready: bool) -> None:
         """It began, or ceased, to answer without LOADING."""
 
+    async def engine_restarts(self) -> None:
+        """It crashed and is to be started again: what was only set at run time is gone."""
+
     def engine_waits(self) -> None:
-        """Asked to end, it waits for its replicas first, and goes on answering meanwhile. May be told repeatedly."""
+        """Asked to end, it waits for its replicas or a script, and goes on answering. May be told repeatedly."""
 
 
 @dataclass
@@ -108,6 +111,7 @@ class Engine:
 
     def spawn(self) -> None:
         """Start the process. The first time this happens before there is an event loop. Raises OSError."""
+        self.reason = "the engine is starting"
         self.plan.prepare()
         command = [self.plan.binary, str(self._folder.configuration), *self.plan.arguments()]
         self.child = self._children.spawn("engine", command, pass_fds=self.plan.inherit, output=True)
@@ -126,11 +130,16 @@ class Engine:
                 end = self._judge(child)
                 if end is not None:
                     return end
+                await observer.engine_restarts()
                 await self._pause_before_restart()
                 if self._stopping.is_set():
                     return End(0)
                 self.restarts += 1
-                self._journal.warning("engine.restarted", "Starting the engine again on its data.", code=child.code)
+                self._journal.warning(
+                    "engine.restarted",
+                    "Starting the engine again on its data. What was only set at run time is forgotten.",
+                    code=child.code,
+                )
                 try:
                     self.spawn()
                 except OSError as error:
@@ -138,8 +147,8 @@ class Engine:
         finally:
             self._ended.set()
 
-    async def stop(self) -> str | None:
-        """Ask the engine to save and end, and wait as long as it takes.
+    async def stop(self, number: int = signal.SIGTERM) -> str | None:
+        """Ask the engine, by this signal, to save and end, and wait as long as it takes.
 
         None when it has ended; else why it goes on: then everything goes on, as it does with Valkey.
         """
@@ -147,7 +156,7 @@ class Engine:
         self._refused.clear()
         began = time.monotonic()
         if self.child is not None:
-            self.child.send_signal(signal.SIGTERM)
+            self.child.send_signal(number)
         watcher = asyncio.create_task(self._watch_for_refusal(began))
         try:
             while not self._ended.is_set():
@@ -158,7 +167,8 @@ class Engine:
                 if not self._ended.is_set():
                     seconds = round(time.monotonic() - began)
                     self._journal.notice(
-                        "engine.stopping", f"The engine still saves its data or waits for its replicas ({seconds} s)."
+                        "engine.stopping",
+                        f"The engine still saves its data, waits for its replicas or runs a script ({seconds} s).",
                     )
         finally:
             watcher.cancel()
@@ -344,10 +354,6 @@ class Engine:
             try:
                 info = parse_info(str(await connection.call("INFO", "replication", "persistence")))
                 self.policy.saw_info(info)
-                if self.policy.replicated:
-                    pairs = await connection.call("CONFIG", "GET", "save", "appendonly")
-                    values = dict(zip(pairs[::2], pairs[1::2], strict=True))
-                    self.policy.saw_persistence(save=values.get("save", ""), appendonly=values.get("appendonly", "no"))
             except EngineError:
                 if connection.closed:
                     raise UnreachableError("the engine closed our connection") from None
@@ -363,16 +369,24 @@ class Engine:
                 self._set_ready(True)
 
     async def _watch_for_refusal(self, began: float) -> None:
-        """Where its log is silenced, an engine that answers waits for its replicas, or has refused."""
+        """An engine that answers, though it was asked to end, waits for its replicas or runs a script, or has refused.
+
+        Its log may be silenced, and says nothing of a script: only SCRIPT KILL would let the engine see the signal.
+        """
         await asyncio.sleep(_REFUSAL_S)
+        assert self._observer is not None
         while True:
             connection = self.connection
             if connection is not None:
                 with contextlib.suppress(EngineError, UnreachableError):
-                    info = parse_info(str(await connection.call("INFO", "server")))
-                    if "shutdown_in_milliseconds" in info:
-                        if self._observer is not None:
+                    try:
+                        info = parse_info(str(await connection.call("INFO", "server")))
+                    except EngineError as error:
+                        if error.code == "BUSY":
                             self._observer.engine_waits()
+                        raise
+                    if "shutdown_in_milliseconds" in info:
+                        self._observer.engine_waits()
                     elif time.monotonic() - began > _REFUSAL_S:
                         self._refused.set()
                         return

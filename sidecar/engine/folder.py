@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
 _PREFIX = "valkey-sidecar-"
-_LOCK = "lock"
+
+# All that we, and the engine, put into one: a folder with anything else is not ours.
+_CONTENTS = re.compile(r"engine\.conf|(temp-\w+-)?engine\.conf.*|arguments\.conf|included-\w+|(engine|probe)\.sock")
 
 # struct sockaddr_un.sun_path holds 108 bytes with the final zero.
 _SOCKET_PATH_LIMIT = 107
@@ -24,7 +27,10 @@ _FOLDERS = ("/tmp", "/run", "/dev/shm")
 
 
 class PrivateFolder:
-    """A folder of mode 0700. Its lock is held while we live: so a later start knows whether its owner does."""
+    """A folder of mode 0700. Its lock is held while we live: so a later start knows whether its owner does.
+
+    It is on the folder itself: systemd-tmpfiles, which cleans /tmp of what is old, passes over a folder that is locked.
+    """
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
@@ -48,23 +54,27 @@ class PrivateFolder:
         candidates = [*([os.path.abspath(given)] if given else []), *_FOLDERS]
         for candidate in candidates:
             longest = f"{candidate}/{_PREFIX}12345678/engine.sock"
-            if len(os.fsencode(longest)) <= _SOCKET_PATH_LIMIT and os.access(candidate, os.W_OK):
+            # CLIENT LIST shows the socket's path between blanks.
+            fits = len(os.fsencode(longest)) <= _SOCKET_PATH_LIMIT and not re.search(r"\s", candidate)
+            if fits and os.access(candidate, os.W_OK):
                 break
         else:
-            raise OSError(f"no folder for the engine's socket: too long or not writable are {', '.join(candidates)}")
+            raise OSError(
+                f"no folder for the engine's socket: too long, with a blank or not writable are {', '.join(candidates)}"
+            )
         sweep(candidate)
         while True:
             path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=candidate))
-            lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             with contextlib.suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Another start may have swept the folder away between our making and our locking it.
-                if os.path.samestat(os.fstat(lock), (path / _LOCK).stat()):
+                if os.path.samestat(os.fstat(lock), path.stat()):
                     return cls(path, lock)
             os.close(lock)
 
     def remove(self) -> None:
-        """Remove it with all it holds. The lock goes last: until then no other start touches the folder."""
+        """Remove it with all it holds. The lock is given up last: until then no other start touches the folder."""
         shutil.rmtree(self.path, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.close(self._lock)
@@ -76,7 +86,9 @@ def sweep(parent: str) -> None:
         with contextlib.suppress(OSError):
             if path.is_symlink() or path.stat().st_uid != os.geteuid():
                 continue
-            lock = os.open(path / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            if not all(_CONTENTS.fullmatch(name) for name in os.listdir(path)):
+                continue
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(path, ignore_errors=True)

@@ -1,25 +1,29 @@
 """Whether a crashed engine may be started again.
 
-Owns one judgement: a primary that lost its data and comes back empty makes its replicas empty, too. It knows what the
-last look at the engine showed, and never acts.
+Owns one judgement: a primary that comes back without its data, or with older data, makes its replicas lose theirs. It
+knows what the last look at the engine showed, its role among that, and never acts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 
 class RestartPolicy:
     """Fed by polls of INFO and by the log; asked after a crash.
 
-    persistent: the configuration saves (save points or appendonly). min_replicas: its min-replicas-to-write.
+    unsaved: why an engine that is started now would not have all its data ("persistence is off"), None when it has;
+    asked with the number of changes since the last snapshot.
+    min_replicas: the configuration's min-replicas-to-write.
     """
 
-    def __init__(self, *, persistent: bool, min_replicas: int = 0) -> None:
-        self.persistent = persistent
+    def __init__(self, unsaved: Callable[[int], str | None], *, min_replicas: int = 0) -> None:
+        self.primary: tuple[str, str] | None = None
+        """Host and port of the primary that the engine follows; None: it is one itself."""
+        self._unsaved = unsaved
+        self._changes = 0
         self._min_replicas = min_replicas
         self._attached = 0
-        self._primary = True
         self._backlog = False
         self._asked = False
 
@@ -29,11 +33,13 @@ class RestartPolicy:
 
         The backlog outlives the replicas for repl-backlog-ttl: one that is away for a moment counts.
         """
-        return self._attached > 0 or self._asked or (self._primary and (self._backlog or self._min_replicas > 0))
+        return self._attached > 0 or self._asked or (self.primary is None and (self._backlog or self._min_replicas > 0))
 
     def saw_info(self, info: Mapping[str, str]) -> None:
-        """Take over INFO replication."""
-        self._primary = info.get("role", "master") == "master"
+        """Take over INFO replication and persistence."""
+        follows = info.get("role", "master") != "master"
+        self.primary = (info.get("master_host", ""), info.get("master_port", "")) if follows else None
+        self._changes = int(info.get("rdb_changes_since_last_save", "0") or 0)
         self._attached = int(info.get("connected_slaves", "0") or 0)
         self._backlog = info.get("repl_backlog_active", "0") == "1"
         self._asked = False
@@ -43,19 +49,16 @@ class RestartPolicy:
         if "asks for synchronization" in message:
             self._asked = True
 
-    def saw_persistence(self, *, save: str, appendonly: str) -> None:
-        """Take over CONFIG GET save appendonly: both can be changed while the engine runs."""
-        self.persistent = bool(save.strip()) or appendonly == "yes"
-
     def refusal(self) -> str | None:
         """Why it must not be started again, as the end of a sentence; None when it may."""
-        if self.persistent or not self.replicated:
+        unsaved = self._unsaved(self._changes) if self.replicated else None
+        if unsaved is None:
             return None
         if self._attached:
             who = f"{self._attached} replica{'s are' if self._attached > 1 else ' is'} attached"
         else:
             who = "replicas follow it"
-        return f"persistence is off and {who}: an empty engine would make them lose their data, too"
+        return f"{unsaved} and {who}: they would lose their data, too"
 
 
 def parse_info(text: str) -> dict[str, str]:

@@ -22,6 +22,7 @@ cdef class HomeRoute:
     cdef ReplyFramer replies
     cdef PendingQueue pending
     cdef PendingQueue queued             # inside MULTI
+    cdef long long blocking              # how many of `pending` may wait by nature
     cdef object plans                    # deque, one for each PLANNED item of `pending`
     cdef object queued_plans             # deque, the same for `queued`
     cdef int planned                     # items that need their reply collected

@@ -89,6 +89,7 @@ cdef class HomeRoute:
             entry.awaiting = SILENT
         self.relay.in_flight += 1
         if flags & BLOCKS:
+            self.blocking += 1
             self.relay.blocking += 1
         if entry.awaiting >= SILENT and self.pending.length == 1:
             self._unanswered()
@@ -382,6 +383,7 @@ cdef class HomeRoute:
     cdef void _settle(self, Pending* entry) noexcept:
         self.relay.in_flight -= 1
         if entry.flags & BLOCKS:
+            self.blocking -= 1
             self.relay.blocking -= 1
 
     cdef int _complete(self, long long now) except -1:

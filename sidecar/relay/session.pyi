@@ -10,6 +10,7 @@ class Session:
     is_local: bool
     announced_address: bool
     upstream_inode: int
+    connected: bool
     def __init__(
         self, relay: Relay, sock: socket.socket, peer: str, local: str, transport: str, is_local: bool
     ) -> None: ...

@@ -29,6 +29,7 @@ from sidecar.relay.request_framer import split_inline
 cdef long long _BROKEN_MAX = 128 * 1024        # bytes forwarded after a framing error: more than the engine reads before it refuses
 cdef double _LINGER_S = 5.0                    # for the last bytes to a client that reads slowly, once the engine has closed
 cdef long long _ABANDONED_NS = 60_000_000_000  # without a reply, after the client has left
+cdef long long _STALLED_NS = 1_000_000_000     # without a byte, while a reply waits for its client
 cdef double _RETRY_S = 0.01                    # between attempts to reach the engine
 
 cdef bytes _UNAVAILABLE = b"-LOADING valkey-sidecar: the engine does not answer, try again later\r\n"
@@ -425,6 +426,12 @@ cdef class Session(Owner):
         self.timer = self.relay.loop.call_later(_LINGER_S, self.close)
         return 0
 
+    def stalled(self, long long now):
+        """How many commands are in flight that do not wait by nature, when the client has taken no reply for a while; else 0."""
+        if self.route is None or self.client.length == 0 or now - self.active_ns < _STALLED_NS:
+            return 0
+        return self.route.pending.length - self.route.blocking
+
     def close_if_idle(self, long long now, double timeout_s):
         """Close the session when `timeout_s` (0: never) have passed without a byte, or its departed client's commands were abandoned."""
         cdef long long idle = now - self.active_ns
@@ -452,6 +459,11 @@ cdef class Session(Owner):
         self.relay.check_quiet()
         if self.relay.on_closed is not None:
             self.relay.on_closed(self)
+
+    @property
+    def connected(self):
+        """Whether it has its connection to the engine."""
+        return self.route is not None
 
     @property
     def upstream_inode(self):

@@ -20,6 +20,7 @@ class Relay:
     stopped: bool
     in_flight: int
     quiet: bool
+    at_rest: bool
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,

@@ -46,6 +46,12 @@ cdef class Relay:
         """Nothing is in flight but commands that wait by nature."""
         return self.in_flight <= self.blocking
 
+    @property
+    def at_rest(self):
+        """The same, or what else is in flight is for clients that take no replies now."""
+        cdef long long now = now_ns()
+        return self.in_flight <= self.blocking + sum([session.stalled(now) for session in self.sessions])
+
     cdef int check_quiet(self) except -1:
         """Tell whoever waits for it that the worker is quiet."""
         if self.on_quiet is not None and self.in_flight <= self.blocking:

@@ -7,6 +7,7 @@ sometimes in another form, so permissions, transactions and counters stay the en
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,9 @@ _UNKNOWN = b"\x01"
 
 _IMMUTABLE = b"dAEMONIZE"
 """A setting that the engine refuses to set, in a spelling that only we use."""
+
+TOLD = frozenset({b"requirepass", b"loglevel"})
+"""Settings of the engine's of which the supervisor hears when a client changes them."""
 
 _ANNOUNCED_PORT = frozenset({b"replica-announce-port", b"slave-announce-port"})
 
@@ -220,6 +224,27 @@ class Special:
         if len(args) < 4 or len(args) % 2:
             return None
         names = [word(name) for name in args[2::2]]
+        told = {n.decode(): _text(v) for n, v in zip(names, args[3::2], strict=True) if n in TOLD}
+        answer = self._config_set_plan(session, args, names)
+        if not told:
+            return answer
+        return self._telling_later(answer, told) if inspect.isawaitable(answer) else self._telling(answer, told)
+
+    async def _telling_later(self, answer: Awaitable[Plan | None], told: dict[str, str]) -> Plan:
+        return self._telling(await answer, told)
+
+    def _telling(self, plan: Plan | None, told: dict[str, str]) -> Plan:
+        """The plan, and that the supervisor is told when the engine has done it."""
+        original = None if plan is None else plan.transform
+
+        def transform(reply: bytes) -> bytes | Awaitable[bytes]:
+            if reply[:1] == b"+":
+                self._link.send("engine_settings", {"values": told})
+            return reply if original is None else original(reply)
+
+        return Plan(None if plan is None else plan.request, transform)
+
+    def _config_set_plan(self, session: Session, args: list[bytes], names: list[bytes]) -> Answer:
         guarded = self.settings["enable_protected_configs"] == "local" and not session.is_local
         for i, name in enumerate(names):
             if name.startswith(_LISTENERS_AROUND_US):
@@ -238,7 +263,7 @@ class Special:
 
     async def _config_set_ours(self, args: list[bytes], names: list[bytes], ours: dict[bytes, bytes]) -> Plan | None:
         """Ours are checked first. The engine gets the value that it has for each: it checks all else and keeps that."""
-        values = {name.decode(): value.decode("utf-8", "surrogateescape") for name, value in ours.items()}
+        values = {name.decode(): _text(value) for name, value in ours.items()}
         others = [name.decode("latin-1") for name in names if name not in ours]
         spelt = {name.decode("latin-1"): given[: len(name)] for name, given in zip(names, args[2::2], strict=True)}
         checked = await self._link.request("config_check", {"values": values, "others": others})
@@ -316,6 +341,10 @@ class Special:
             else:
                 lines.append(line)
         return b"\r\n".join(lines)
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
 
 
 def _refused_name(args: list[bytes]) -> bytes:

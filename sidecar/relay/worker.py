@@ -27,6 +27,8 @@ from telemetry.ledger import Ledger
 
 _SNAPSHOT_INTERVAL_S = 1.0
 _CRON_INTERVAL_S = 1.0
+_DRAIN_LOOK_S = 0.1
+"""Between looks at whether only clients that take nothing are left; else the last reply ends the drain at once."""
 _LAST_WORDS_S = 1.0
 """For the last snapshot, when the supervisor is slow to read."""
 _REFRESH_INTERVAL_S = 1.0
@@ -50,6 +52,7 @@ class Worker:
         self._told_ready = False
         self.failed = False
         self._drain_request: Body | None = None
+        self._drain_until = 0.0
         self._drain_timer: asyncio.TimerHandle | None = None
         self._link = Link(link_socket, loop, self._message, lambda _frame: None, self._link_closed)
         loop.set_exception_handler(self._fault)
@@ -126,6 +129,13 @@ class Worker:
         self._settings.update(body["settings"])
         self._special.config_values = body["config_values"]
 
+    def _on_judge_again(self, _body: Body, _fds: list[int]) -> None:
+        """The engine starts anew, perhaps without a password: strangers that wait for it must be judged by that."""
+        if self._relay is not None:
+            for session in list(self._relay.sessions):
+                if not session.is_local and not session.connected:
+                    session.close()
+
     def _on_pause(self, _body: Body, _fds: list[int]) -> None:
         assert self._listener is not None
         assert self._relay is not None
@@ -143,17 +153,23 @@ class Worker:
         self._on_pause(body, [])
         assert self._relay is not None
         self._drain_request = body
-        self._drain_timer = self._loop.call_later(body["timeout"], self._drained)
-        if self._relay.quiet:
+        self._drain_until = self._loop.time() + body["timeout"]
+        self._relay.on_quiet = self._drained
+        self._look_at_drain()
+
+    def _look_at_drain(self) -> None:
+        assert self._relay is not None
+        if self._relay.at_rest or self._loop.time() >= self._drain_until:
             self._drained()
         else:
-            self._relay.on_quiet = self._drained
+            self._drain_timer = self._loop.call_later(_DRAIN_LOOK_S, self._look_at_drain)
 
     def _drained(self) -> None:
         if self._drain_request is not None:
             assert self._relay is not None
-            assert self._drain_timer is not None
-            self._drain_timer.cancel()
+            if self._drain_timer is not None:
+                self._drain_timer.cancel()
+                self._drain_timer = None
             self._relay.on_quiet = None
             self._link.reply(self._drain_request, {"drained": True})
             self._drain_request = None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import socket
 from pathlib import Path
 
@@ -175,6 +176,19 @@ def test_a_supervisor_that_does_not_answer_is_no_success(start_here: Start, conf
     assert answer.startswith(b"*1\r\n-ERR CONFIG SET failed (possibly related to argument 'port') - the supervisor")
 
 
+def test_a_rewrite_keeps_the_users_file_right_when_our_own_was_swept_away(start_here: Start, conf: Path) -> None:
+    server = start_here("valkey.conf", port_in_file=True).wait_ready()
+    server.port = int(connect(conf).config_get("port")["port"])
+    before = conf.read_text()
+    for path in server.private_folder.glob("*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "engine.sock":
+            path.unlink()
+    assert server.client().config_rewrite()
+    assert conf.read_text().startswith(before.removesuffix("# the end\n"))
+
+
 def test_what_the_user_has_edited_meanwhile_is_kept(start_here: Start, conf: Path) -> None:
     start_here("valkey.conf", port_in_file=True).wait_ready()
     client = connect(conf)
@@ -254,6 +268,18 @@ def test_a_user_of_our_own_lets_us_in(start_here: Start, tmp_path: Path) -> None
         env={"SIDECAR_ENGINE_PASSWORD": "see"},
     ).wait_ready()  # fmt: skip
     assert not server.said("engine.no_rights")
+
+
+def test_a_higher_loglevel_at_run_time_silences_us_too(start_here: Start) -> None:
+    server = start_here("--save", "", "--loglevel", "debug").wait_ready()
+    assert server.client().config_set("loglevel", "nothing")
+    before = len(server.events)
+    worker = server.worker
+    worker.kill()
+    worker.wait()
+    wait_until(server.answers, "another worker serves")
+    server.wait_ready()
+    assert [event["event_name"] for event in server.events[before:] if event["event_name"] != "engine.log"] == []
 
 
 def test_a_lower_loglevel_at_run_time_shows_the_engines_lines(start_here: Start) -> None:

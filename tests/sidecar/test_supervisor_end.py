@@ -39,6 +39,14 @@ def test_ctrl_c_ends_the_server_like_sigterm(start_here: Start, tmp_path: Path) 
     assert (tmp_path / "dump.rdb").exists()
 
 
+def test_ctrl_c_means_what_shutdown_on_sigint_says(start_here: Start, tmp_path: Path) -> None:
+    server = start_here("--save", "3600 1", "--shutdown-on-sigint", "nosave").wait_ready()
+    server.client().set("lost", "yes")
+    server.process.send_signal(signal.SIGINT)
+    assert server.wait_end() == 0
+    assert not (tmp_path / "dump.rdb").exists()
+
+
 def test_a_command_in_flight_gets_its_reply(start_here: Start) -> None:
     server = start_here("--save", "", "--enable-debug-command", "yes").wait_ready()
     replies: list[Any] = []
@@ -103,6 +111,32 @@ def test_the_drain_ends_with_the_last_command_that_does_not_wait(start_here: Sta
         wait_until(lambda: _in_flight(server) >= 1, "DEBUG SLEEP runs")
         assert server.terminate() == 0  # long before the timeout
         assert busy.recv(100).startswith(b"+OK\r\n")
+
+
+def test_a_client_that_takes_no_reply_holds_nothing_up(start_here: Start, tmp_path: Path) -> None:
+    server = start_here("--save", "3600 1", "--sidecar-drain-timeout", "600").wait_ready()
+    server.client().set("big", b"x" * (30 << 20))
+    with socket.create_connection(("127.0.0.1", server.port)) as lazy:
+        lazy.sendall(b"GET big\r\n")
+        wait_until(lambda: _in_flight(server) >= 1, "the reply is on its way")
+        assert server.terminate() == 0  # long before the timeout
+    assert (tmp_path / "dump.rdb").exists()
+
+
+def test_a_script_that_never_ends_can_be_killed_while_the_server_ends(start_here: Start) -> None:
+    server = start_here("--save", "", "--lua-time-limit", "100", "--sidecar-drain-timeout", "0").wait_ready()
+    with socket.create_connection(("127.0.0.1", server.port)) as endless:
+        endless.sendall(b"EVAL 'while true do end' 0\r\n")
+        wait_until(lambda: _in_flight(server) >= 1, "the script runs")
+        server.process.send_signal(signal.SIGTERM)
+
+        def killed() -> bool:
+            with contextlib.suppress(valkey.ConnectionError, valkey.TimeoutError):
+                return bool(server.client(socket_timeout=1, retry=None).script_kill())
+            return False
+
+        wait_until(killed, "the script is killed")
+        assert server.wait_end() == 0
 
 
 def test_a_replica_that_waits_for_its_copy_holds_nothing_up(start_here: Start) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import fcntl
+import os
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -29,7 +31,7 @@ def short_path() -> Iterator[Path]:
 def test_a_killed_supervisors_folder_is_swept_by_the_next_start(short_path: Path) -> None:
     dead = short_path / "valkey-sidecar-dead"
     dead.mkdir(mode=0o700)
-    (dead / "lock").touch()
+    (dead / "included-abc").mkdir()
     (dead / "engine.conf").write_text('requirepass "secret"\n')
     living = PrivateFolder.create(str(short_path))
     try:
@@ -69,6 +71,24 @@ def test_a_read_only_system_has_a_folder_in_memory(tmp_path: Path, monkeypatch: 
     folder = PrivateFolder.create()
     folder.remove()
     assert folder.path.parent == Path("/dev/shm")
+
+
+def test_a_folder_with_a_blank_is_not_used(short_path: Path) -> None:
+    (short_path / "a b").mkdir()
+    folder = PrivateFolder.create(str(short_path / "a b"))
+    folder.remove()
+    assert " " not in folder.socket
+
+
+def test_who_cleans_old_files_finds_the_folder_locked(short_path: Path) -> None:
+    folder = PrivateFolder.create(str(short_path))
+    descriptor = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with pytest.raises(BlockingIOError):  # as systemd-tmpfiles asks
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    finally:
+        os.close(descriptor)
+        folder.remove()
 
 
 def test_the_error_names_the_folders_when_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

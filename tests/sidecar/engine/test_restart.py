@@ -7,13 +7,13 @@ ASKS = "Replica 127.0.0.1:7001 asks for synchronization"
 
 
 def test_an_engine_alone_may_come_back_empty() -> None:
-    policy = RestartPolicy(persistent=False)
+    policy = RestartPolicy(lambda _changes: "persistence is off")
     policy.saw_info(PRIMARY)
     assert policy.refusal() is None
 
 
 def test_an_empty_primary_must_not_come_back_to_its_replicas() -> None:
-    policy = RestartPolicy(persistent=False)
+    policy = RestartPolicy(lambda _changes: "persistence is off")
     policy.saw_info({**PRIMARY, "connected_slaves": "2"})
     refusal = policy.refusal()
     assert refusal is not None
@@ -21,39 +21,30 @@ def test_an_empty_primary_must_not_come_back_to_its_replicas() -> None:
 
 
 def test_a_replica_that_is_away_for_a_moment_counts() -> None:
-    policy = RestartPolicy(persistent=False)
+    policy = RestartPolicy(lambda _changes: "persistence is off")
     policy.saw_info({**PRIMARY, "repl_backlog_active": "1"})
     assert policy.refusal() is not None
 
 
 def test_a_replica_that_came_since_the_last_look_counts() -> None:
-    policy = RestartPolicy(persistent=False)
+    policy = RestartPolicy(lambda _changes: "persistence is off")
     policy.saw_info(PRIMARY)
     policy.saw_log(ASKS)
     assert policy.refusal() is not None
 
 
 def test_replicas_that_are_only_configured_count() -> None:
-    assert RestartPolicy(persistent=False, min_replicas=1).refusal() is not None
+    assert RestartPolicy(lambda _changes: "persistence is off", min_replicas=1).refusal() is not None
 
 
 def test_an_engine_that_saves_comes_back_with_its_data() -> None:
-    policy = RestartPolicy(persistent=True)
+    policy = RestartPolicy(lambda _changes: None)
     policy.saw_info({**PRIMARY, "connected_slaves": "2"})
     assert policy.refusal() is None
 
 
-def test_persistence_that_was_changed_at_run_time_decides() -> None:
-    policy = RestartPolicy(persistent=True)
-    policy.saw_log(ASKS)
-    policy.saw_persistence(save="", appendonly="no")
-    assert policy.refusal() is not None
-    policy.saw_persistence(save="", appendonly="yes")
-    assert policy.refusal() is None
-
-
 def test_a_replica_itself_gets_its_data_again_from_its_primary() -> None:
-    policy = RestartPolicy(persistent=False)
+    policy = RestartPolicy(lambda _changes: "persistence is off")
     policy.saw_info({"role": "slave", "connected_slaves": "0", "repl_backlog_active": "1"})
     assert policy.refusal() is None
 
