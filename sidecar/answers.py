@@ -267,11 +267,14 @@ class Answers:
         return {"clients": {str(number): known for number, known in (await self._peers()).items()}}
 
     async def _client_ids(self, _body: Body) -> dict[str, Any]:
-        """[id, address, local address, flags] of every client but ourselves, the addresses true where we know them."""
+        """[id, address, local address, flags] of every client but ourselves, the addresses true where we know them.
+
+        An error where the engine does not tell us: we must not answer that there is nobody.
+        """
         try:
             listed = str(await self._call("CLIENT", "LIST"))
-        except (EngineError, UnreachableError):
-            return {"clients": []}
+        except (EngineError, UnreachableError) as error:
+            return {"error": str(error)}
         known = await self._peers()
         return {
             "clients": [

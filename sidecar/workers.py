@@ -51,12 +51,17 @@ class Figures(Protocol):
 
 
 class ConnectionCounts:
-    """How many clients each worker has, in memory that all of them share: that is how maxclients holds for all."""
+    """How many clients each worker has, and how many it refused, in memory that all of them share.
+
+    That is how maxclients holds for all, and how INFO shows what all of them refused. First come the slots of the
+    former (64-bit, one per worker), then those of the latter.
+    """
 
     def __init__(self) -> None:
+        size = 2 * MOST_WORKERS * _SLOT_BYTES
         self.fd = os.memfd_create("valkey-sidecar-clients", os.MFD_CLOEXEC)
-        os.ftruncate(self.fd, MOST_WORKERS * _SLOT_BYTES)
-        self._slots = mmap.mmap(self.fd, MOST_WORKERS * _SLOT_BYTES)
+        os.ftruncate(self.fd, size)
+        self._slots = mmap.mmap(self.fd, size)
 
     def clear(self, index: int) -> None:
         """A worker died, and its clients' connections with it."""

@@ -132,24 +132,28 @@ class Clients:
 
     async def _kill_address(self, args: list[bytes]) -> Plan:
         """CLIENT KILL ip:port, the old form: OK, or an error when there is no such client."""
-        ids = await self._ids({b"addr": args[2]})
-        return Plan(encode([*args[:2], b"ID", *(ids[:1] or _NOBODY), b"SKIPME", b"no"]), _old_form)
+        ids, error = await self._ids({b"addr": args[2]})
+        request = encode([*args[:2], b"ID", *(ids[:1] or _NOBODY), b"SKIPME", b"no"])
+        return Plan(request, _failing(error) if error else _old_form)
 
     async def _with_ids(self, args: list[bytes], filters: _Filters, transform: Any) -> Plan:
         """CLIENT LIST or CLIENT KILL with filters that are ours to judge: the engine gets ids instead."""
-        ids = await self._ids(filters.ours)
+        ids, error = await self._ids(filters.ours)
         if filters.ids is not None:
             ids = [identifier for identifier in ids if int(identifier) in filters.ids]
-        return Plan(encode([*args[:2], *filters.others, b"ID", *(ids or _NOBODY)]), transform)
+        request = encode([*args[:2], *filters.others, b"ID", *(ids or _NOBODY)])
+        return Plan(request, _failing(error) if error else transform)
 
-    async def _ids(self, wanted: dict[bytes, bytes]) -> list[bytes]:
-        """The engine's ids of the clients that are wanted (by option of CLIENT LIST)."""
-        clients: list[list[str]] = (await self._link.request("client_ids"))["clients"]
-        return [
+    async def _ids(self, wanted: dict[bytes, bytes]) -> tuple[list[bytes], str]:
+        """The engine's ids of the clients that are wanted (by option of CLIENT LIST); or why they are not known."""
+        answer = await self._link.request("client_ids")
+        clients: list[list[str]] = answer.get("clients", [])
+        found = [
             identifier.encode()
             for identifier, *words in clients
             if all(_OPTIONS[option](_Client.of(*words), value) for option, value in wanted.items())
         ]
+        return found, answer.get("error", "")
 
 
 @dataclass(frozen=True)
@@ -188,6 +192,12 @@ def _filters(args: list[bytes]) -> _Filters | None:
             others += args[at - 1 : at + 1]
         at += 1
     return _Filters(ours, None if ids is None else frozenset(ids), others)
+
+
+def _failing(error: str) -> Callable[[bytes], bytes]:
+    """What the client gets when it is not known whom it means, unless the engine refuses it anyway."""
+    text = f"-ERR valkey-sidecar cannot tell clients apart, because the engine refuses its own connection: {error}\r\n"
+    return lambda reply: reply if reply[:1] == b"-" else text.encode("utf-8", "surrogateescape")
 
 
 def _old_form(reply: bytes) -> bytes:

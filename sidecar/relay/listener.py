@@ -45,21 +45,34 @@ PROTECTED_ERROR = (
 
 
 class ClientCount:
-    """How many clients all workers have: one 64-bit slot per worker in shared memory, written by that worker only."""
+    """How many clients all workers have and have refused: our part of `sidecar.workers.ConnectionCounts`."""
 
     def __init__(self, fd: int, worker: int) -> None:
         self._map = mmap.mmap(fd, 0)
         os.close(fd)
+        self._half = len(self._map) // 2
         self._offset = worker * _SLOT.size
-        self._slots = struct.Struct(f"={len(self._map) // _SLOT.size}q")
+        self._slots = struct.Struct(f"={self._half // _SLOT.size}q")
         self.mine = 0
 
     def total(self) -> int:
+        """Clients of all workers."""
         return int(sum(self._slots.unpack_from(self._map)))
 
     def add(self, n: int) -> None:
         self.mine += n
         _SLOT.pack_into(self._map, self._offset, self.mine)
+
+    def rejected(self) -> int:
+        """Refused by all workers, since the start or `reset_rejected`."""
+        return int(sum(self._slots.unpack_from(self._map, self._half)))
+
+    def add_rejected(self) -> None:
+        at = self._half + self._offset
+        _SLOT.pack_into(self._map, at, _SLOT.unpack_from(self._map, at)[0] + 1)
+
+    def reset_rejected(self) -> None:
+        self._map[self._half :] = bytes(self._half)
 
 
 class Listener:
@@ -198,6 +211,7 @@ class Listener:
 
     def _reject(self, sock: socket.socket, reason: str, error: bytes) -> None:
         self._relay.ledger.count("connections.rejected", reason)
+        self._count.add_rejected()
         with contextlib.suppress(OSError):
             sock.send(error)
         sock.close()

@@ -19,6 +19,7 @@ from sidecar.relay.commands import OTHER
 from sidecar.relay.plan import SILENT_PLAN, Plan, encode, word
 
 if TYPE_CHECKING:
+    from sidecar.relay.listener import ClientCount
     from sidecar.relay.session import Session
 
 Answer = Plan | None | Awaitable[Plan | None]
@@ -30,6 +31,7 @@ HELD: frozenset[str] = frozenset(
         "CLIENT LIST",
         "CLIENT REPLY",
         "CONFIG GET",
+        "CONFIG RESETSTAT",
         "CONFIG REWRITE",
         "CONFIG SET",
         "DEBUG",
@@ -87,14 +89,16 @@ def _array(reply: bytes, values: list[bytes]) -> bytes:
 class Special:
     """Decides about the HELD commands of all sessions of one worker.
 
-    settings: the supervisor's `settings`; config_values: what CONFIG GET shows for the directives that are ours.
+    settings: the supervisor's `settings`; config_values: what CONFIG GET shows for the directives that are ours; count:
+    of the clients that were refused.
     """
 
-    def __init__(self, link: Link, settings: Body, config_values: dict[str, str]) -> None:
+    def __init__(self, link: Link, settings: Body, config_values: dict[str, str], count: ClientCount) -> None:
         self._link = link
         self._clients = Clients(link)
         self.settings = settings
         self.config_values = config_values
+        self._count = count
         self._handlers: dict[str, Callable[[Session, list[bytes], bytes], Answer]] = {
             OTHER: self._disguised,
             "CLIENT INFO": self._client_list,
@@ -102,6 +106,7 @@ class Special:
             "CLIENT LIST": self._client_list,
             "CLIENT REPLY": self._client_reply,
             "CONFIG GET": self._config_get,
+            "CONFIG RESETSTAT": self._config_resetstat,
             "CONFIG REWRITE": self._config_rewrite,
             "CONFIG SET": self._config_set,
             "DEBUG": self._local_only("enable_debug_command", "DEBUG", "enable-debug-command"),
@@ -293,6 +298,14 @@ class Special:
 
         return Plan(encode(substituted), refused if bad else apply)
 
+    def _config_resetstat(self, session: Session, args: list[bytes], request: bytes) -> Answer:
+        def reset(reply: bytes) -> bytes:
+            if reply[:1] == b"+":
+                self._count.reset_rejected()
+            return reply
+
+        return Plan(transform=reset)
+
     def _config_rewrite(self, session: Session, args: list[bytes], request: bytes) -> Answer:
         if len(args) != 2:
             return None
@@ -335,6 +348,8 @@ class Special:
                 lines.append(b"maxclients:%d" % self.settings["maxclients"])
             elif name == b"connected_clients":
                 lines.append(b"connected_clients:%d" % max(0, int(value) - self.settings["own_connections"]))
+            elif name == b"rejected_connections":
+                lines.append(b"rejected_connections:%d" % self._count.rejected())
             elif name.startswith(b"listener"):  # the engine has one: its Unix socket
                 listeners = enumerate(self.settings["info_listeners"])
                 lines.extend(b"listener%d:%b" % (i, listener.encode()) for i, listener in listeners)

@@ -102,10 +102,11 @@ class Worker:
         self._relay = Relay(
             self._loop, self._table, self._ledger, body["engine_socket"], self._settings["engine_timeout"]
         )
-        self._special = Special(self._link, self._settings, body["config_values"])
+        count = ClientCount(fds[0], body["worker"])
+        self._special = Special(self._link, self._settings, body["config_values"], count)
         self._relay.special = self._special
         self._relay.on_unknown = self._unknown
-        self._listener = Listener(self._relay, self._link, self._settings, ClientCount(fds[0], body["worker"]))
+        self._listener = Listener(self._relay, self._link, self._settings, count)
         self._relay.on_closed = self._listener.closed
         self._listener.replace(_sockets(body["listeners"], fds[1:]))
 
