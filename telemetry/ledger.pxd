@@ -56,6 +56,7 @@ cdef class Ledger:
     cdef Row* new_row(self, Py_ssize_t command) except NULL
     cdef Failure* failure(self, Py_ssize_t command, str name) except NULL
     cdef int error(self, Py_ssize_t command, const char* text, Py_ssize_t length, long long duration_ns, long long request, long long response) except -1
+    cdef int add_bytes(self, Py_ssize_t command, long long request, long long response) except -1
     cdef int blocked(self, Py_ssize_t command, long long duration_ns) except -1
 
     cdef inline Row* row(self, Py_ssize_t command) except NULL:

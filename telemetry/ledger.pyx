@@ -132,6 +132,14 @@ cdef class Ledger:
         row.changed = True
         return 0
 
+    cdef int add_bytes(self, Py_ssize_t command, long long request, long long response) except -1:
+        """Bytes of a command beside those that its call is counted with."""
+        cdef Row* row = self.row(command)
+        row.totals.request_bytes += request
+        row.totals.response_bytes += response
+        row.changed = True
+        return 0
+
     def lost(self, Py_ssize_t command, str error_type, long long request=0):
         """A command that never got a reply. error_type: `connection_lost`, `client_gone`, or "" where none was to come."""
         cdef Row* row = self.row(command)

@@ -80,8 +80,9 @@ cdef class Poller:
                 if ready & (EPOLLIN | EPOLLERR | EPOLLHUP) and channel.sock is not None:
                     if channel.paused == 0:
                         channel.on_readable()
-                    elif channel.length == 0:       # an error that nobody reads now would be reported for ever
+                    elif channel.length == 0:       # an end that nobody reads now would be reported for ever
                         self.forget(channel)
+                        channel.owner.hung_up(channel)
             except Exception as error:
                 self.fault(channel.owner, error)
 
@@ -127,7 +128,7 @@ cdef class Poller:
 cdef class Channel:
     """on_readable() is called while reading and bytes, or the end, are there; on_drained() when a backlog has been sent or given up.
 
-    When one of them fails, owner.close() is called.
+    When one of them fails, owner.close() is called; owner.hung_up(channel) when the other side has closed or failed while nobody reads.
     """
 
     def __init__(self, Poller poller not None, owner, sock, on_readable, on_drained, int paused=0):
@@ -213,15 +214,13 @@ cdef class Channel:
 
     cdef int _watch(self) except -1:
         """Let the poller wait for what we can use now."""
-        cdef unsigned int events = 0
+        cdef unsigned int events = EPOLLERR    # that the other side is gone is always told
         if self.sock is None:
             return 0
         if self.paused == 0:
-            events = EPOLLIN
+            events |= EPOLLIN
         if self.length:
             events |= EPOLLOUT
-        if events == 0:
-            return self.poller.forget(self)
         if events != self.watched:
             return self.poller.watch(self, events)
         return 0

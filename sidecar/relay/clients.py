@@ -9,13 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from sidecar.link import Link
 from sidecar.relay.plan import Plan, encode, word
 
 _ID_DIGITS = 19
 """The engine's ids are 64-bit numbers."""
+
+_UNAUTHENTICATED_MOST = 10
+"""Valkey closes the connection of who sends more arguments before it has authenticated."""
+
+_ASK_AGAIN = b"-ERR valkey-sidecar: too many clients for the first command of a connection, send it again\r\n"
 
 _NOBODY = (b"1", b"ADDR", b"none")
 """What follows ID where no client is meant."""
@@ -105,13 +109,27 @@ class Clients:
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._true_list = Plan(transform=self._true_addresses)
 
-    def listed(self, args: list[bytes]) -> Plan | Awaitable[Plan]:
+    def listed(self, args: list[bytes]) -> Plan:
         """CLIENT LIST or CLIENT INFO."""
         filters = _filters(args)
-        if filters is not None and filters.ours:
-            return self._with_ids(args, filters, self._true_addresses)
-        return Plan(transform=self._true_addresses)
+        if filters is None or not filters.ours:
+            return self._true_list
+        ids = [] if filters.ids is None else [b"ID", *(b"%d" % identifier for identifier in filters.ids)]
+        return Plan(encode([*args[:2], *filters.others, *ids]), lambda reply: self._filtered(reply, filters))
+
+    async def _filtered(self, reply: bytes, filters: _Filters) -> bytes:
+        """CLIENT LIST of those who meet filters that are ours to judge."""
+        text = text_of(reply)
+        if text is None:
+            return reply
+        ids, error = await self._ids(filters.ours)
+        if error:
+            return _cannot_tell(error)
+        wanted = {b"id=%b" % identifier for identifier in ids}
+        lines = [line for line in text.splitlines(keepends=True) if line.partition(b" ")[0] in wanted]
+        return await self._true_addresses(as_text(reply, b"".join(lines)))
 
     async def _true_addresses(self, reply: bytes) -> bytes:
         """CLIENT LIST with true addresses, where the engine knows only its Unix socket; without ourselves."""
@@ -121,28 +139,33 @@ class Clients:
         peers: dict[str, list[str]] = (await self._link.request("clients"))["clients"]
         return as_text(reply, b"".join(_true_line(line, peers) for line in text.splitlines(keepends=True)))
 
-    def killed(self, args: list[bytes]) -> Plan | Awaitable[Plan] | None:
-        """CLIENT KILL in either form; None: the engine knows whom it means."""
+    def killed(self, args: list[bytes], *, trusted: bool) -> Awaitable[Plan] | None:
+        """CLIENT KILL in either form; None: the engine knows whom it means.
+
+        trusted: the engine takes more than ten arguments from this client, as it has authenticated or need not.
+        """
         if len(args) == 3:
             return self._kill_address(args)
         filters = _filters(args)
         if filters is None or not filters.ours:
             return None
-        return self._with_ids(args, filters, None)
+        return self._kill_ids(args, filters, trusted)
 
     async def _kill_address(self, args: list[bytes]) -> Plan:
         """CLIENT KILL ip:port, the old form: OK, or an error when there is no such client."""
         ids, error = await self._ids({b"addr": args[2]})
         request = encode([*args[:2], b"ID", *(ids[:1] or _NOBODY), b"SKIPME", b"no"])
-        return Plan(request, _failing(error) if error else _old_form)
+        return Plan(request, _unless_refused(_cannot_tell(error)) if error else _old_form)
 
-    async def _with_ids(self, args: list[bytes], filters: _Filters, transform: Any) -> Plan:
-        """CLIENT LIST or CLIENT KILL with filters that are ours to judge: the engine gets ids instead."""
+    async def _kill_ids(self, args: list[bytes], filters: _Filters, trusted: bool) -> Plan:
+        """CLIENT KILL with filters that are ours to judge: the engine gets ids instead."""
         ids, error = await self._ids(filters.ours)
         if filters.ids is not None:
             ids = [identifier for identifier in ids if int(identifier) in filters.ids]
-        request = encode([*args[:2], *filters.others, b"ID", *(ids or _NOBODY)])
-        return Plan(request, _failing(error) if error else transform)
+        words = [*args[:2], *filters.others, b"ID", *(ids or _NOBODY)]
+        if not trusted and len(words) > _UNAUTHENTICATED_MOST:
+            return Plan(encode([*args[:2], b"ID", *_NOBODY]), _unless_refused(_ASK_AGAIN))
+        return Plan(encode(words), _unless_refused(_cannot_tell(error)) if error else None)
 
     async def _ids(self, wanted: dict[bytes, bytes]) -> tuple[list[bytes], str]:
         """The engine's ids of the clients that are wanted (by option of CLIENT LIST); or why they are not known."""
@@ -194,10 +217,14 @@ def _filters(args: list[bytes]) -> _Filters | None:
     return _Filters(ours, None if ids is None else frozenset(ids), others)
 
 
-def _failing(error: str) -> Callable[[bytes], bytes]:
-    """What the client gets when it is not known whom it means, unless the engine refuses it anyway."""
+def _cannot_tell(error: str) -> bytes:
     text = f"-ERR valkey-sidecar cannot tell clients apart, because the engine refuses its own connection: {error}\r\n"
-    return lambda reply: reply if reply[:1] == b"-" else text.encode("utf-8", "surrogateescape")
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _unless_refused(answer: bytes) -> Callable[[bytes], bytes]:
+    """This answer, unless the engine refuses the command anyway."""
+    return lambda reply: reply if reply[:1] == b"-" else answer
 
 
 def _old_form(reply: bytes) -> bytes:

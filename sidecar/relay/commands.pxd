@@ -10,6 +10,7 @@ cdef enum Kind:
     SUBSCRIBE        # one confirmation per channel
     UNSUBSCRIBE      # one confirmation per channel, or one per subscription when none is named
     MONITOR
+    HELLO            # may change the protocol
     BLOCKING         # waits by nature (BLPOP): its time is not latency
     MAYBE_BLOCKING   # waits when an argument says BLOCK (XREAD): held until it is complete
     HELD             # held until it is complete, then `special.py` says what is forwarded

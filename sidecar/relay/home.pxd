@@ -9,6 +9,7 @@ cdef class Owner:
     """Whose commands a route carries. A route knows no more of a session than this."""
 
     cdef long long active_ns                # when the last byte passed
+    cdef bint gone                          # the client takes nothing any more
     cdef int deliver(self, const char* data, Py_ssize_t n) except -1    # bytes for the client, in order
     cdef int answered(self) except -1       # all replies that have arrived were delivered
     cdef int follow(self) except -1         # a command that everything behind it waited for is decided
@@ -37,10 +38,14 @@ cdef class HomeRoute:
     cdef long long executing             # elements of EXEC's reply still to come
     cdef long long header_size           # of EXEC's reply
     cdef bint monitor
+    cdef int monitoring                  # MONITORs in flight
+    cdef int resetting                   # RESETs in flight
+    cdef bint answered_well              # a command of this connection has succeeded: it need not authenticate (any more)
+    cdef bint silent_block               # a command that may wait by nature was sent without a reply to come, and may be waiting
     cdef long long subscriptions[3]      # channels, patterns, shard channels
     cdef long long subscription_sum      # channels and patterns, as the engine says
     cdef long long shard_sum
-    cdef bint pushes                     # messages come as pushes (RESP3): an array is a reply
+    cdef bint pushes                     # RESP3: messages come as pushes, and an array is a reply
 
     cdef int expect(self, int awaiting, Py_ssize_t command, int flags, long long expected, long long size, bint silent, long long now) except -1
     cdef int expect_planned(self, object plan, Py_ssize_t command, long long size, bint silent, long long now) except -1
@@ -57,6 +62,7 @@ cdef class HomeRoute:
     cdef int _frame(self, long long now) except -1
     cdef int _confirmation(self, int kind, long long now) except -1
     cdef int _count(self, Pending* entry, long long now) except -1
+    cdef int _count_bytes(self, Pending* entry, long long request, long long response) except -1
     cdef int _complete(self, long long now) except -1
     cdef int _unanswered(self) except -1
     cdef int _begin_transaction(self) except -1

@@ -13,7 +13,7 @@ from libc.string cimport memcmp
 from sidecar.relay.channel cimport HOLD, Channel
 from sidecar.relay.framer cimport BROKEN, FRAME, HEADER, MORE
 from sidecar.relay.pending cimport (
-    BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, ENDS, EXEC_REPLY, MONITOR_REPLY, MULTI_REPLY, OPENS, PLANNED, Pending, PendingQueue,
+    BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, ENDS, EXEC_REPLY, HELLO_REPLY, MONITOR_REPLY, MULTI_REPLY, OPENS, PLANNED, Pending, PendingQueue,
     REFUSAL, REPLY, RESET_REPLY, SILENT, SUBSCRIPTION_SHIFT, SYNC_REPLY, UNMEASURED,
 )
 from sidecar.relay.reply_framer cimport ReplyFramer
@@ -79,6 +79,10 @@ cdef class HomeRoute:
         entry.command = <unsigned short>command
         entry.awaiting = <unsigned char>awaiting
         entry.flags = <unsigned char>flags
+        if awaiting == MONITOR_REPLY:
+            self.monitoring += not silent
+        elif awaiting == RESET_REPLY:
+            self.resetting += not silent
         if silent and awaiting < REFUSAL:
             if awaiting == MULTI_REPLY:
                 entry.flags |= OPENS
@@ -121,12 +125,11 @@ cdef class HomeRoute:
     cdef bint settled(self) noexcept:
         """Everything that was forwarded has been executed, or waits by nature."""
         cdef Pending* front = self.pending.front()
-        return self.task is None and not self.raw and self.upstream.length == 0 and (front == NULL or front.flags & BLOCKS)
+        return self.task is None and not self.raw and self.upstream.length == 0 and (front == NULL or front.flags & BLOCKS or self.silent_block)
 
     cdef bint spared(self) noexcept:
         """Whether Valkey's `timeout` does not concern this session now."""
-        cdef Pending* front = self.pending.front()
-        return self.streaming() or (front != NULL and front.flags & BLOCKS)
+        return self.streaming() or self.pending.length or self.upstream.length or self.silent_block
 
     cdef int close(self) except -1:
         """Close the connection. What is in flight must have been forgotten."""
@@ -208,7 +211,7 @@ cdef class HomeRoute:
                 self.owner.deliver(whole, len(whole))
                 self._frame(now)
                 continue
-            answer = plan.transform(whole)
+            answer = whole if plan.cosmetic and self.owner.gone else plan.transform(whole)
             if inspect.isawaitable(answer):
                 self._frame(now)
                 self.upstream.pause(HOLD)
@@ -228,7 +231,7 @@ cdef class HomeRoute:
         cdef bytearray stash
         try:
             answer = await awaitable
-        except Exception:
+        except (TimeoutError, ConnectionError):     # who is who is not known now
             answer = reply
         self.task = None
         if self.closed:
@@ -338,6 +341,7 @@ cdef class HomeRoute:
             front.expected += -1 if front.expected > 0 else 1
             if front.expected == 0:
                 return self._complete(now)
+            self._count_bytes(front, 0, self.replies.size)
         return 0
 
     cdef int _count(self, Pending* entry, long long now) except -1:
@@ -380,6 +384,12 @@ cdef class HomeRoute:
                 row.totals.misses += 1
         return 0
 
+    cdef int _count_bytes(self, Pending* entry, long long request, long long response) except -1:
+        """Bytes of a command beside those of its own reply and the request that it answers."""
+        if self.relay.ledger.enabled and entry.awaiting < REFUSAL:
+            self.relay.ledger.add_bytes(entry.command, request, response)
+        return 0
+
     cdef void _settle(self, Pending* entry) noexcept:
         self.relay.in_flight -= 1
         if entry.flags & BLOCKS:
@@ -394,8 +404,9 @@ cdef class HomeRoute:
         cdef Pending* moved
         if self.in_multi and framer.type == 43 and entry.awaiting != EXEC_REPLY and framer.head_length >= 6 \
                 and memcmp(framer.head, b"QUEUED", 6) == 0:
-            if entry.awaiting != REPLY:        # what it does inside EXEC cannot be followed
+            if entry.awaiting != REPLY and entry.awaiting != HELLO_REPLY:    # what it does inside EXEC cannot be followed
                 return self._go_raw("transaction")
+            self._count_bytes(&entry, 0, framer.size)
             moved = self.queued.push()
             moved[0] = entry
             if entry.flags & PLANNED:
@@ -413,15 +424,24 @@ cdef class HomeRoute:
             self.planned -= 1
         self.pending.pop()
         self._settle(&entry)
+        self.silent_block = False
+        if not failed:
+            self.answered_well = True
         if entry.awaiting != REPLY:
             if entry.awaiting == MULTI_REPLY and not failed:
                 self._begin_transaction()
             elif entry.awaiting == EXEC_REPLY or (entry.awaiting == DISCARD_REPLY and not failed):
                 self._end_transaction()
-            elif entry.awaiting == RESET_REPLY and not failed:
-                self._reset()
-            elif entry.awaiting == MONITOR_REPLY and not failed:
-                self.monitor = True
+            elif entry.awaiting == RESET_REPLY:
+                self.resetting -= 1
+                if not failed:
+                    self._reset()
+            elif entry.awaiting == MONITOR_REPLY:
+                self.monitoring -= 1
+                if not failed:
+                    self.monitor = True
+            elif entry.awaiting == HELLO_REPLY and not failed:
+                self.pushes = framer.type == 37
             elif entry.awaiting == SYNC_REPLY:     # refused: an ordinary session again
                 self.owner.follow()
         return self._unanswered()
@@ -435,7 +455,7 @@ cdef class HomeRoute:
     cdef int _reset(self) except -1:
         """RESET has been executed."""
         self._end_transaction()
-        self.monitor = False
+        self.monitor = self.pushes = self.answered_well = False
         self.subscriptions[0] = self.subscriptions[1] = self.subscriptions[2] = 0
         self.subscription_sum = self.shard_sum = 0
         return 0
@@ -445,7 +465,9 @@ cdef class HomeRoute:
         self.in_multi = False
         self.executing = 0
         if self.queued is not None:
-            self.queued.clear()
+            while self.queued.length:          # never executed
+                self._count_bytes(self.queued.front(), self.queued.front().size, 0)
+                self.queued.pop()
         if self.queued_plans:
             plans = len(self.queued_plans)
             self.queued_plans.clear()
@@ -460,6 +482,8 @@ cdef class HomeRoute:
             entry = front[0]
             self.pending.pop()
             self._settle(&entry)
+            if entry.flags & BLOCKS:
+                self.silent_block = True
             if entry.awaiting == UNMEASURED:
                 self._pass()
                 return 0
@@ -484,7 +508,7 @@ cdef class HomeRoute:
             self.pending.pop()
             self._settle(&entry)
             if self.relay.ledger.enabled and entry.awaiting < REFUSAL:
-                self.relay.ledger.lost(entry.command, "" if entry.awaiting == SILENT else error_type, entry.size)
+                self.relay.ledger.lost(entry.command, error_type, entry.size)
         self._end_transaction()
         if self.plans:
             self.plans.clear()

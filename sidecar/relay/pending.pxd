@@ -11,6 +11,7 @@ cdef enum Awaiting:
     CONFIRMATIONS       # (p|s)subscribe
     DEPARTURES          # (p|s)unsubscribe
     MONITOR_REPLY
+    HELLO_REPLY         # its form says which protocol follows
     SYNC_REPLY          # SYNC, PSYNC: raw after it
     SILENT              # no reply is to come (CLIENT REPLY OFF, SKIP)
     REFUSAL             # bytes that are not RESP: one error, then the engine closes

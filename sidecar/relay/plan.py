@@ -17,15 +17,23 @@ class Plan:
 
     request: the bytes to forward, None for those that came. transform(reply): what the client gets instead of the
     engine's reply; it is not asked about ``+QUEUED``. sync: the connection becomes a replication stream when the reply
-    says so.
+    says so. cosmetic: `transform` does nothing but write the reply anew, which nobody needs who has left.
     """
 
-    __slots__ = ("request", "sync", "transform")
+    __slots__ = ("cosmetic", "request", "sync", "transform")
 
-    def __init__(self, request: bytes | None = None, transform: Transform | None = None, *, sync: bool = False) -> None:
+    def __init__(
+        self,
+        request: bytes | None = None,
+        transform: Transform | None = None,
+        *,
+        sync: bool = False,
+        cosmetic: bool = False,
+    ) -> None:
         self.request = request
         self.transform = transform
         self.sync = sync
+        self.cosmetic = cosmetic
 
 
 def arguments(request: bytes) -> list[bytes] | None:
@@ -47,6 +55,17 @@ def arguments(request: bytes) -> list[bytes] | None:
 def word(argument: bytes) -> bytes:
     """An option as the engine compares it: a C string, in lower case."""
     return argument.partition(b"\0")[0].lower()
+
+
+def says_block(args: list[bytes]) -> bool:
+    """Whether XREAD or XREADGROUP has a BLOCK option (it stands before STREAMS)."""
+    at = 1
+    while at < len(args):
+        option = word(args[at])
+        if option in (b"block", b"streams"):
+            return option == b"block"
+        at += {b"group": 3, b"count": 2}.get(option, 1)
+    return False
 
 
 def encode(args: Sequence[bytes]) -> bytes:

@@ -317,7 +317,7 @@ cdef class RequestFramer:
 
 def split_inline(bytes line):
     """The arguments of an inline request, None when its quotes do not match (the engine refuses it)."""
-    if line.isascii() and not any(special in line for special in (b'"', b"'", b"\\", b"\0")):
+    if line.isascii() and not any(special in line for special in (b'"', b"'", b"\\", b"\0", b"\v", b"\f")):
         return line.split()
     from sidecar.conf import ConfError, split_words      # late: it costs every worker's start, and few clients write quotes inline
     try:

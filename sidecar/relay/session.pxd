@@ -29,6 +29,7 @@ cdef class Session(Owner):
     cdef bint skip_next
     cdef bint mode_asked                 # the request being inspected is CLIENT REPLY
     cdef public bint announced_address   # REPLCONF ip-address has been sent
+    cdef double retry_s                  # before the next attempt to reach the engine
     cdef double deadline                 # for connecting to the engine, loop time
     cdef object timer
 

@@ -11,6 +11,7 @@ class Session:
     announced_address: bool
     upstream_inode: int
     connected: bool
+    trusted: bool
     def __init__(
         self, relay: Relay, sock: socket.socket, peer: str, local: str, transport: str, is_local: bool
     ) -> None: ...

@@ -13,40 +13,29 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 
 from sidecar.relay.channel cimport BACKLOG, CONNECTING, HOLD, STOPPED, Channel
 from sidecar.relay.commands cimport (
-    BLOCKING, Command, DISCARD, EXEC, HELD, MAYBE_BLOCKING, MONITOR, MULTI, PLAIN, RESET, SUBSCRIBE, UNSUBSCRIBE,
+    BLOCKING, Command, DISCARD, EXEC, HELD, HELLO, MAYBE_BLOCKING, MONITOR, MULTI, PLAIN, RESET, SUBSCRIBE, UNSUBSCRIBE,
 )
 from sidecar.relay.framer cimport BROKEN, EMPTY, FRAME
 from sidecar.relay.home cimport HomeRoute, Owner
 from sidecar.relay.pending cimport (
-    BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, EXEC_REPLY, MONITOR_REPLY, MULTI_REPLY, REFUSAL, REPLY, RESET_REPLY, SUBSCRIPTION_SHIFT,
+    BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, EXEC_REPLY, HELLO_REPLY, MONITOR_REPLY, MULTI_REPLY, REFUSAL, REPLY, RESET_REPLY, SUBSCRIPTION_SHIFT,
 )
 from sidecar.relay.request_framer cimport HELD_MAX, RequestFramer
 from sidecar.relay.shared cimport Relay, now_ns
 
-from sidecar.relay.plan import FAILED_PLAN, SILENT_PLAN, arguments
+from sidecar.relay.plan import FAILED_PLAN, SILENT_PLAN, arguments, says_block
 from sidecar.relay.request_framer import split_inline
 
 cdef long long _BROKEN_MAX = 128 * 1024        # bytes forwarded after a framing error: more than the engine reads before it refuses
 cdef double _LINGER_S = 5.0                    # for the last bytes to a client that reads slowly, once the engine has closed
 cdef long long _ABANDONED_NS = 60_000_000_000  # without a reply, after the client has left
 cdef long long _STALLED_NS = 1_000_000_000     # without a byte, while a reply waits for its client
-cdef double _RETRY_S = 0.01                    # between attempts to reach the engine
+cdef double _RETRY_S = 0.01                    # between the first attempts to reach the engine
+cdef double _RETRY_MOST_S = 0.1                # between later ones: thousands of clients may wait
 
 cdef bytes _UNAVAILABLE = b"-LOADING valkey-sidecar: the engine does not answer, try again later\r\n"
 cdef bytes _BAD_LINE_ENDS = b"*1\r\n$1\r\nx??*?\r\n"    # an engine that does not look at line ends refuses the count
 cdef bytes _TOO_LARGE = b"-ERR Protocol error: too large a request for a command that is inspected\r\n"
-
-
-cdef bint _says_block(const char* p, const char* end) noexcept nogil:
-    """Whether XREAD or XREADGROUP has a BLOCK option (it stands before STREAMS)."""
-    while p + 5 < end:
-        if ((p - 1)[0] == 10 or (p - 1)[0] == 32) and (p[5] == 13 or p[5] == 32) and (p[0] | 32) == 98 and (p[1] | 32) == 108 \
-                and (p[2] | 32) == 111 and (p[3] | 32) == 99 and (p[4] | 32) == 107:
-            return True
-        if p + 7 < end and (p - 1)[0] == 10 and (p[0] | 32) == 115 and (p[1] | 32) == 116 and (p[2] | 32) == 114 and (p[6] | 32) == 115:
-            return False
-        p += 1
-    return False
 
 
 cdef class Session(Owner):
@@ -68,6 +57,7 @@ cdef class Session(Owner):
     def start(self):
         """Connect to the engine, then take requests. Without an engine for engine_timeout seconds: an error reply."""
         self.deadline = self.relay.loop.time() + self.relay.engine_timeout
+        self.retry_s = _RETRY_S
         self._connect()
 
     def _connect(self):
@@ -80,7 +70,8 @@ cdef class Session(Owner):
             self.client.on_readable = self._late
             self.client.resume(CONNECTING)
         else:
-            self.timer = self.relay.loop.call_later(_RETRY_S, self._connect)
+            self.retry_s = min(self.retry_s * 1.5, _RETRY_MOST_S)
+            self.timer = self.relay.loop.call_later(self.retry_s, self._connect)
 
     cdef bint _reach_engine(self) except -1:
         """Whether there is a connection to the engine now."""
@@ -166,6 +157,7 @@ cdef class Session(Owner):
                 if self.broken or self.client.paused & HOLD:
                     break
             elif framer.event == EMPTY:
+                self.skip_next = False
                 start = p
             elif framer.event == BROKEN and framer.cut:
                 return self._refuse_large()
@@ -223,6 +215,7 @@ cdef class Session(Owner):
                 route.upstream.send(start, end - start)
                 return 0
             if not args:                       # an empty line
+                self.skip_next = False
                 route.upstream.send(start, end - start)
                 return 0
             framer.inline_command(args[0], args[1] if len(args) > 1 else None)
@@ -231,6 +224,8 @@ cdef class Session(Owner):
         kind = command.kind if command != NULL else <int>PLAIN
         identifier = command.id if command != NULL else 0
         argc = framer.argc - 1
+        if argc and (kind == MULTI or kind == EXEC or kind == DISCARD or kind == RESET or kind == MONITOR):
+            kind = PLAIN                       # the engine refuses it for its arguments
         if kind == HELD:
             request = start[:end - start]
             if args is None:
@@ -242,10 +237,14 @@ cdef class Session(Owner):
             return self._inspect(request, identifier, args, now)
         if framer.is_inline:
             route.upstream.send(start, end - start)
+        if route.pending.length == 0:          # what was refused has changed nothing
+            self.requesting_multi = route.in_multi
         if kind == BLOCKING:
             flags = BLOCKS
         elif kind == MAYBE_BLOCKING:
-            if _says_block(start + 1, end):
+            if args is None:
+                args = arguments(start[:end - start])
+            if args is not None and says_block(args):
                 flags = BLOCKS
         elif kind == MULTI:
             awaiting = MULTI_REPLY
@@ -267,6 +266,12 @@ cdef class Session(Owner):
                 return route.unfollow("subscribe_in_transaction", now)
         elif kind == MONITOR:
             awaiting = MONITOR_REPLY
+            if route.monitor and not route.resetting:
+                silent = True                  # the engine has no word for who is one already
+            elif route.monitor or route.monitoring:
+                return route.unfollow("monitor_twice", now)
+        elif kind == HELLO:
+            awaiting = HELLO_REPLY
         self.skip_next = False
         return route.expect(awaiting, identifier, flags, argc, framer.size, silent, now)
 
@@ -279,6 +284,7 @@ cdef class Session(Owner):
             self.replies_off = self.skip_next = False
         elif mode == "off":
             self.replies_off = True
+            self.skip_next = False
         elif not self.replies_off:
             self.skip_next = True
 
@@ -321,10 +327,12 @@ cdef class Session(Owner):
                 route.unfollow("no_reply_in_transaction", now)
             route.expect(REPLY, command, 0, 0, len(request), True, now)
         else:
+            if plan.sync and (silent or route.monitor):    # whether it has a reply cannot be seen
+                route.unfollow("sync_without_reply", now)
             route.expect_planned(plan, command, len(request), silent, now)
             if plan.request is not None:
                 request = plan.request
-            if plan.sync:
+            if plan.sync and not route.unmeasured:
                 self.client.pause(HOLD)        # what follows is a command, or the replication stream
         return route.upstream.send(request, len(request))
 
@@ -397,6 +405,7 @@ cdef class Session(Owner):
 
     cdef int _depart(self) except -1:
         """The client has left. What was read from it is executed; a blocked call, a subscription, a stream end at once."""
+        self.gone = self.client.failed
         if not self.client_left:
             self.client_left = True
             self.client.pause(HOLD)
@@ -419,6 +428,8 @@ cdef class Session(Owner):
             self.close()
             return 0
         self.finished = True
+        if self.timer is not None:
+            self.timer.cancel()
         self.client.pause(HOLD)
         self.route.forget(error_type)
         self.route.close()
@@ -431,6 +442,18 @@ cdef class Session(Owner):
         if self.route is None or self.client.length == 0 or now - self.active_ns < _STALLED_NS:
             return 0
         return self.route.pending.length - self.route.blocking
+
+    def hung_up(self, channel):
+        """The engine has cut the connection, and the client takes nothing: it gets a last chance, and then makes room."""
+        if self.route is not None and channel is self.route.upstream and self.timer is None and not self.closed:
+            self.timer = self.relay.loop.call_later(_LINGER_S, self._give_up, self.active_ns)
+
+    def _give_up(self, long long since_ns):
+        self.timer = None
+        if self.active_ns == since_ns:
+            self.close()
+        elif self.client.length:
+            self.timer = self.relay.loop.call_later(_LINGER_S, self._give_up, self.active_ns)
 
     def close_if_idle(self, long long now, double timeout_s):
         """Close the session when `timeout_s` (0: never) have passed without a byte, or its departed client's commands were abandoned."""
@@ -459,6 +482,11 @@ cdef class Session(Owner):
         self.relay.check_quiet()
         if self.relay.on_closed is not None:
             self.relay.on_closed(self)
+
+    @property
+    def trusted(self):
+        """Whether the engine has answered a command of it, which it does to nobody who must authenticate first."""
+        return self.route is not None and self.route.answered_well
 
     @property
     def connected(self):

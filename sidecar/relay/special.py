@@ -79,6 +79,20 @@ _FAILED_CONFIG_SET = b"-ERR CONFIG SET failed (possibly related to argument '%b'
 _UNANSWERED = frozenset({b"ack", b"getack"})
 """Options with which REPLCONF has no reply."""
 
+_REPLCONF_OPTIONS = frozenset(
+    {
+        b"listening-port",
+        b"ip-address",
+        b"capa",
+        b"version",
+        b"rdb-only",
+        b"rdb-filter-only",
+        b"rdb-channel",
+        b"set-rdb-client-id",
+    }
+)
+"""Those that have one."""
+
 
 def _array(reply: bytes, values: list[bytes]) -> bytes:
     """The values as bulk strings under the header (array or map) of the reply they came from."""
@@ -99,6 +113,9 @@ class Special:
         self.settings = settings
         self.config_values = config_values
         self._count = count
+        # One for all: a client may send a million of these before it reads a reply.
+        self._config_get_plan = Plan(transform=self._our_config, cosmetic=True)
+        self._info_plan = Plan(transform=self._our_info, cosmetic=True)
         self._handlers: dict[str, Callable[[Session, list[bytes], bytes], Answer]] = {
             OTHER: self._disguised,
             "CLIENT INFO": self._client_list,
@@ -157,7 +174,7 @@ class Special:
         return self._clients.listed(args)
 
     def _client_kill(self, session: Session, args: list[bytes], request: bytes) -> Answer:
-        return self._clients.killed(args)
+        return self._clients.killed(args, trusted=session.trusted)
 
     # ---- replies and streams ---------------------------------------------------------------------------------------
 
@@ -169,9 +186,13 @@ class Special:
         return None if mode == "on" else SILENT_PLAN
 
     def _replconf(self, session: Session, args: list[bytes], request: bytes) -> Answer:
-        options = {word(arg) for arg in args[1::2]}
-        if options & _UNANSWERED:
-            return SILENT_PLAN
+        options = [word(arg) for arg in args[1::2]]
+        refused = len(args) % 2 == 0
+        for option in () if refused else options:  # the engine reads them in this order, and stops at one of these
+            if option in _UNANSWERED:
+                return SILENT_PLAN
+            if option not in _REPLCONF_OPTIONS:
+                break
         session.announced_address |= b"ip-address" in options
         if session.announced_address or session.transport != "tcp" or len(args) < 3 or len(args) % 2 == 0:
             return None
@@ -205,20 +226,22 @@ class Special:
     # ---- CONFIG ----------------------------------------------------------------------------------------------------
 
     def _config_get(self, session: Session, args: list[bytes], request: bytes) -> Answer:
-        def transform(reply: bytes) -> bytes:
-            if reply[:1] not in b"*%":
-                return reply
-            values = _strings(reply)
-            for i in range(0, len(values) - 1, 2):
-                name = values[i].decode("latin-1")
-                ours = self.config_values.get(name)
-                if self._announces_ours(name, values[i + 1]):
-                    ours = "0"
-                if ours is not None:
-                    values[i + 1] = ours.encode("utf-8", "surrogateescape")
-            return _array(reply, values)
+        return self._config_get_plan
 
-        return Plan(transform=transform)
+    def _our_config(self, reply: bytes) -> bytes:
+        if reply[:1] not in b"*%":
+            return reply
+        values = _strings(reply)
+        if not all(isinstance(value, bytes) for value in values):
+            return reply  # it is not what it should be
+        for i in range(0, len(values) - 1, 2):
+            name = values[i].decode("latin-1")
+            ours = self.config_values.get(name)
+            if self._announces_ours(name, values[i + 1]):
+                ours = "0"
+            if ours is not None:
+                values[i + 1] = ours.encode("utf-8", "surrogateescape")
+        return _array(reply, values)
 
     def _announces_ours(self, name: str, value: bytes) -> bool:
         """Whether the engine announces our port because the user has it announce the port that it listens on."""
@@ -328,13 +351,12 @@ class Special:
     # ---- INFO ------------------------------------------------------------------------------------------------------
 
     def _info(self, session: Session, args: list[bytes], request: bytes) -> Answer:
-        def transform(reply: bytes) -> bytes:
-            text = text_of(reply)
-            return reply if text is None else as_text(reply, self._our_info(text))
+        return self._info_plan
 
-        return Plan(transform=transform)
-
-    def _our_info(self, text: bytes) -> bytes:
+    def _our_info(self, reply: bytes) -> bytes:
+        text = text_of(reply)
+        if text is None:
+            return reply
         lines = []
         for line in text.split(b"\r\n"):
             name, colon, value = line.partition(b":")
@@ -355,7 +377,7 @@ class Special:
                 lines.extend(b"listener%d:%b" % (i, listener.encode()) for i, listener in listeners)
             else:
                 lines.append(line)
-        return b"\r\n".join(lines)
+        return as_text(reply, b"\r\n".join(lines))
 
 
 def _text(value: bytes) -> str:

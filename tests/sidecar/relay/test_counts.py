@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 import valkey
 
-from tests.conftest import Server, receive, wait_until
+from tests.conftest import Server, Start, receive, wait_until
 from tests.sidecar.relay.test_transparency import CONVERSATIONS, END, converse, lines
 
 # Commands that the engine counts for our own connection too, and those whose form we change on the way.
@@ -95,7 +96,7 @@ def test_a_mixed_workload_counts_to_the_unit(counted: Counted) -> None:
 
 
 # Commands inside scripts are the engine's alone; what we change on its way is counted under its own name.
-_NOT_COMPARABLE = {"scripts", "transaction with inspected commands", "CLIENT REPLY in a transaction", "subscription in a transaction",
+_NOT_COMPARABLE = {"scripts", "replies off and a refused SYNC", "REPLCONF of all kinds", "transaction with inspected commands", "CLIENT REPLY in a transaction", "subscription in a transaction",
                    "replies off and a subscription", "replies off and a transaction"}  # fmt: skip
 
 
@@ -134,7 +135,8 @@ def test_errors_are_counted_by_their_code(counted: Counted) -> None:
     assert changed[("GET", "ERR")] == 1
 
 
-def test_error_codes_are_bounded(server: Server) -> None:
+def test_error_codes_are_bounded(start: Start) -> None:
+    server = start("--save", "")
     with server.client() as client:
         for i in range(100):
             with pytest.raises(valkey.ResponseError):
@@ -216,6 +218,48 @@ def test_waiting_does_not_spoil_the_latency_picture(server: Server) -> None:
     assert after[read_latency] - before[read_latency] == 1
 
 
+def test_a_duration_is_as_long_as_the_command_took(server: Server) -> None:
+    def duration() -> dict[str, float]:
+        of_debug = re.compile(
+            r'valkey_command_duration_seconds_(\w+){db_operation_name="DEBUG",error_type=""(?:,le="(.+)")?}'
+        )
+        matches = ((of_debug.fullmatch(name), value) for name, value in server.metrics().items())
+        return {match[2] or match[1]: value for match, value in matches if match}
+
+    before = duration()
+    with server.client() as client:
+        client.execute_command("DEBUG", "SLEEP", "0.2")
+    seen = {name: value - before.get(name, 0) for name, value in duration().items()}
+    seconds = seen.pop("sum")
+    assert 0.2 <= seconds <= 1
+    assert seen.pop("count") == 1
+    assert seen["0.1"] == 0
+    assert seen == {bound: seconds <= float(bound) for bound in seen}
+
+
+@pytest.mark.parametrize(
+    ("conversation", "durations"),
+    [
+        ("SET a 1", 1),
+        ("MULTI\nSET a 1\nEXEC", 0),
+        ("CLIENT REPLY OFF\nSET a 1\nCLIENT REPLY ON", 0),
+        ("CLIENT REPLY SKIP\nSET a 1", 0),
+    ],
+    ids=["alone", "in a transaction", "replies off", "reply skipped"],
+)
+def test_what_has_no_reply_of_its_own_is_counted_without_a_duration(
+    server: Server, conversation: str, durations: int
+) -> None:
+    names = [
+        f'valkey_command_{what}{{db_operation_name="SET",error_type=""}}'
+        for what in ("calls_total", "duration_seconds_count")
+    ]
+    before = server.metrics()
+    converse(server, lines(conversation) + END, 1)
+    after = server.metrics()
+    assert [after[name] - before.get(name, 0) for name in names] == [1, durations]
+
+
 def test_in_flight_is_seen_and_ends(server: Server) -> None:
     wait_until(lambda: server.metrics()["valkey_command_in_flight"] == 0, "nothing is in flight")
     before = server.calls().get(("BLPOP", "client_gone"), 0)
@@ -247,8 +291,42 @@ def test_connections_are_counted_by_transport(server: Server) -> None:
     wait_until(lambda: now() == (before[0], before[1] + 5, before[2] + 5), "the connections are gone")
 
 
-def test_a_session_that_cannot_be_followed_is_raw_and_counted(server: Server) -> None:
-    metric = 'valkey_sidecar_sessions_raw_total{reason="subscribe_in_transaction"}'
-    before = server.metrics().get(metric, 0)
-    converse(server, CONVERSATIONS["subscription in a transaction"] + END, 1)
-    assert server.metrics()[metric] == before + 1
+RAW = {
+    "subscribe_in_transaction": CONVERSATIONS["subscription in a transaction"],
+    "subscribe_without_replies": CONVERSATIONS["replies off and a subscription"],
+    "no_reply_in_transaction": CONVERSATIONS["CLIENT REPLY in a transaction"],
+    "reply_without_request": lines(
+        "ACL SETUSER mute on nopass +@all -client|reply\nAUTH mute x\nCLIENT REPLY OFF\nPING"
+    ),
+}
+"""By reason: what makes a session one that cannot be followed."""
+
+
+@pytest.mark.parametrize("reason", RAW)
+def test_a_session_that_cannot_be_followed_is_raw_and_counted(server: Server, reason: str) -> None:
+    def raw() -> dict[str, float]:
+        beginning = "valkey_sidecar_sessions_raw_total"
+        return {name: value for name, value in server.metrics().items() if name.startswith(beginning)}
+
+    metric = f'valkey_sidecar_sessions_raw_total{{reason="{reason}"}}'
+    before = raw()
+    converse(server, RAW[reason] + END, 1)
+    assert raw() == {**before, metric: before.get(metric, 0) + 1}
+    with server.client() as client:
+        client.acl_deluser("mute")
+
+
+def test_without_a_ledger_no_command_is_counted_and_connections_are(start: Start) -> None:
+    server = start("--save", "", "--sidecar-workers", "1", "--sidecar-ledger", "off")
+    with server.client() as client:
+        client.set("key", "value")
+        assert client.get("key") == b"value"
+        with pytest.raises(valkey.ResponseError):
+            client.lpush("key", 1)
+        client.blpop("nosuch", timeout=0.01)
+        samples = server.metrics()
+    assert [name for name in samples if name.startswith(("valkey_command_", "valkey_keyspace_"))] == [
+        "valkey_command_in_flight"
+    ]
+    assert samples['valkey_client_connections{network_transport="tcp",tls="false"}'] == 1
+    assert samples["valkey_client_connections_opened_total"] >= 1

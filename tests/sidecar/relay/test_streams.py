@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import Server, Start, receive, receive_exactly, wait_until
+from tests.conftest import PATIENCE_S, Server, Start, receive, receive_exactly, wait_until
 from tests.sidecar.relay.test_transparency import lines
 
 _MIB = 1 << 20
@@ -126,6 +127,38 @@ def test_the_engines_output_limit_closes_a_client_that_does_not_read(start: Star
     except ConnectionResetError:
         pass
     assert received < 100 * _MIB
+
+
+def test_a_client_is_not_read_while_the_engine_does_not_read(start: Start) -> None:
+    server = start("--save", "", "--sidecar-workers", "1")
+    request = lines("RPUSH list " + "x" * 1000)
+    sock = server.connect()
+    sock.sendall(b"PING\r\n")
+    assert receive(sock, b"\r\n") == b"+PONG\r\n"
+    server.engine.suspend()
+    try:
+        with Peak(server) as peak:
+            sent = send_until_it_stops(sock, request * 1000)
+    finally:
+        server.engine.resume()
+    assert sent < 100 * _MIB
+    assert peak.above < 16 * _MIB
+    sock.sendall(request[sent % len(request) :])
+    count = sent // len(request) + 1
+    assert receive(sock, b":%d\r\n" % count).count(b"\r\n") == count
+    with server.client() as client:
+        assert client.llen("list") == count
+
+
+def send_until_it_stops(sock: socket.socket, block: bytes) -> int:
+    """Send the block again and again until nothing goes out any more (or 100 MiB did); how many bytes went."""
+    sent = 0
+    sock.settimeout(1)
+    with contextlib.suppress(TimeoutError):
+        while sent < 100 * _MIB:
+            sent += sock.send(block[sent % len(block) :])
+    sock.settimeout(PATIENCE_S)
+    return sent
 
 
 def test_idle_clients_cost_little(start: Start) -> None:

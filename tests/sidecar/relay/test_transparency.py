@@ -37,6 +37,11 @@ def converse(server: Server, data: bytes, cuts: int) -> bytes:
         answer = receive(sock, b"$11\r\nend-of-test\r\n", timeout=20)
     except ConnectionError:
         answer = b"<reset>"
+    return settled(answer)
+
+
+def settled(answer: bytes) -> bytes:
+    """The answer without what differs between any two servers or runs."""
     for pattern, replacement in _VARIABLE:
         answer = pattern.sub(replacement, answer)
     return answer
@@ -55,6 +60,7 @@ CONVERSATIONS = {
     "transaction with errors": lines("SET s x\nMULTI\nINCR s\nGET s\nLPUSH s 1\nEXEC\nMULTI\nNOSUCH\nSET a 1\nEXEC\nGET a\nMULTI\nMULTI\nDISCARD\nEXEC"),
     "transaction discarded": lines("MULTI\nSET a 1\nDISCARD\nGET a\nWATCH w\nSET w 1\nMULTI\nGET a\nEXEC\nUNWATCH\nMULTI\nEXEC"),
     "transaction in RESP3": lines("HELLO 3\nMULTI\nHSET h f v\nHGETALL h\nGET nosuch\nEXEC\nMULTI\nRESET"),
+    "transaction in RESP3 on a key that was changed": lines("HELLO 3\nSET w 1\nWATCH w\nSET w 2\nMULTI\nSET a 1\nGET w\nEXEC\nGET a\nMULTI\nGET w\nEXEC"),
     "transaction with inspected commands": lines("MULTI\nCONFIG GET maxmemory\nCONFIG SET maxmemory 0\nINFO nosuch\nGET a\nEXEC\nMULTI\nCONFIG SET port abc\nCONFIG SET maxmemory abc\nEXEC"),
     "transaction with blocking commands": lines("MULTI\nBLPOP nosuch 0\nXREAD BLOCK 0 STREAMS s $\nGET a\nEXEC"),
     "subscriptions": lines("SUBSCRIBE a b c\nPSUBSCRIBE p* q*\nPING\nPING hi\nGET a\nUNSUBSCRIBE a\nUNSUBSCRIBE\nPUNSUBSCRIBE\nUNSUBSCRIBE\nPUNSUBSCRIBE x\nGET a\nSSUBSCRIBE s1\nSUNSUBSCRIBE\nSUNSUBSCRIBE\nGET a"),
@@ -64,6 +70,14 @@ CONVERSATIONS = {
     "subscription ended by RESET": lines("SUBSCRIBE a\nPSUBSCRIBE p") + LEAVE_PUBSUB,
     "replies off": lines("CLIENT REPLY OFF\nSET a 1\nNOSUCH\nCLIENT REPLY ON\nGET a"),
     "reply skipped": lines("CLIENT REPLY SKIP\nSET a 1\nGET a\nCLIENT REPLY SKIP\nCLIENT REPLY SKIP\nGET a\nGET a\nCLIENT REPLY NOSUCH\nCLIENT REPLY"),
+    "replies off and a refused RESET": lines("RPUSH cfg port 1 a b\nCLIENT REPLY OFF\nRESET x\nCLIENT REPLY ON\nCONFIG GET maxmemory\nLRANGE cfg 0 -1\nGET a"),
+    "replies off and a refused SYNC": lines("CLIENT REPLY OFF\nSYNC x\nCLIENT REPLY ON\nPING\nCLIENT REPLY SKIP\nSYNC x\nPING"),
+    "a skipped reply and then nothing": lines("CLIENT REPLY SKIP") + b"*0\r\n" + lines("GET a\nCLIENT REPLY SKIP") + b"\r\n" + lines("GET a\nCLIENT REPLY SKIP\nCLIENT REPLY OFF\nRESET\nGET a"),
+    "transactions that are refused": lines("MULTI x\nSUBSCRIBE a\nUNSUBSCRIBE\nMULTI\nDISCARD x\nGET a\nDISCARD\nGET a\nMULTI\nEXEC x\nEXEC\nGET a\nMULTI\nGET\nRESET x\nEXEC"),
+    "protocol changed in a transaction": lines("HSET h f v\nMULTI\nHELLO 3\nHGETALL h\nEXEC\nHGETALL h\nSUBSCRIBE a\nPUBLISH a x\nHELLO 2\nPUBLISH a y\nUNSUBSCRIBE\nGET a"),
+    "REPLCONF of all kinds": lines("REPLCONF ACK\nREPLCONF bad x ACK 1\nREPLCONF ACK 1\nREPLCONF capa eof capa psync2\nREPLCONF GETACK *\nREPLCONF\nREPLCONF capa eof ACK 1\nGET a"),
+    "blanks that separate nothing inline": b"config\x0bset timeout 5\r\nconfig set timeout\x0b 5\r\nclient\x0creply\x0coff\r\n\x0bget\x0c a\r\nget a\x0b\r\n",
+    "groups with names of options": lines("XGROUP CREATE st block $ MKSTREAM\nXGROUP CREATE st streams-g $\nXREADGROUP GROUP block c STREAMS st >\nXREADGROUP GROUP streams-g streams BLOCK 20 COUNT 1 STREAMS st >\nXREADGROUP BLOCK 20 GROUP block block NOACK STREAMS st >\nXREAD COUNT BLOCK STREAMS st 0\nXREAD COUNT 1 BLOCK 20 STREAMS st $"),
     "replies off until RESET": lines("CLIENT REPLY OFF\nGET a\nRESET\nGET a"),
     "replies off and a subscription": lines("CLIENT REPLY OFF\nSUBSCRIBE a\nGET a\nRESET\nGET a"),
     "replies off and a transaction": lines("CLIENT REPLY OFF\nMULTI\nSET a 5\nEXEC\nCLIENT REPLY ON\nGET a\nCLIENT REPLY SKIP\nMULTI\nGET a\nEXEC\nGET a"),
@@ -71,6 +85,9 @@ CONVERSATIONS = {
     "tracking": lines("HELLO 3\nCLIENT TRACKING ON\nGET a\nSET a 1\nGET a\nCLIENT TRACKING OFF\nGET a"),
     "scripts": lines("FUNCTION LIST") + bulk("EVAL", "return {1, 'two', redis.status_reply('QUEUED'), false}", "0") + bulk("EVAL", "return redis.error_reply('MY err')", "0") + bulk("EVAL", "return redis.call('SET', KEYS[1], ARGV[1])", "1", "a", "7") + bulk("FUNCTION", "LOAD", "#!lua name=l\nserver.register_function('f', function(keys, args) return args[1] end)") + lines("FCALL f 0 hello\nEVALSHA ffffffffffffffffffffffffffffffffffffffff 0\nSCRIPT EXISTS x"),
     "blocking": lines("RPUSH l 1 2\nBLPOP l 0\nBLPOP l nosuch 1\nBLPOP nosuch 0.05\nXADD s 1-1 f v\nXREAD BLOCK 50 STREAMS s $\nXREAD BLOCK 0 STREAMS s 0\nXREAD STREAMS s 0\nBLMOVE nosuch l LEFT LEFT 0.05\nWAIT 0 10\nGET a"),
+    "waiting for the append-only file": lines("SET a 1\nWAITAOF 0 0 0\nWAITAOF 1 0 10\nWAITAOF 0 1 20\nWAITAOF 0 x 0\nMULTI\nWAITAOF 0 1 0\nEXEC\nGET a"),
+    "copies and order": lines("RPUSH l 3 1 2\nSORT l\nSORT l DESC LIMIT 0 2\nSORT l ALPHA STORE s\nSORT_RO l\nCOPY s t\nCOPY s t\nCOPY s t REPLACE\nCOPY nosuch u\nRENAME t u\nRENAME t u\nSET a 1\nGETEX a EX 100\nGETEX nosuch\nTYPE u\nGETDEL a\nGETDEL u\nLMPOP 2 nosuch l LEFT COUNT 2\nLMPOP 1 l LEFT COUNT 2\nLMPOP 1 l LEFT\nSCAN 0 COUNT 100 TYPE list"),
+    "looking inside": lines("SET a 1\nRPUSH l x\nOBJECT ENCODING a\nOBJECT ENCODING l\nOBJECT REFCOUNT l\nOBJECT IDLETIME nosuch\nOBJECT FREQ a\nOBJECT ENCODING nosuch\nOBJECT NOSUCH a\nOBJECT HELP\nMEMORY USAGE a SAMPLES x\nMEMORY HELP\nMEMORY USAGE nosuch\nMEMORY USAGE\nLATENCY LATEST\nLATENCY HISTORY nosuch\nLATENCY RESET\nLATENCY NOSUCH\nLATENCY HISTOGRAM nosuch\nSLOWLOG GET x\nSLOWLOG NOSUCH"),
     "databases": lines("SET a 0\nSELECT 3\nGET a\nSET a 3\nSWAPDB 0 3\nGET a\nSELECT 99\nSELECT 0\nGET a\nMOVE a 5"),
     "names": lines("CLIENT SETNAME me\nCLIENT GETNAME\nCLIENT SETINFO lib-name x\nCLIENT NO-EVICT ON\nCLIENT NO-TOUCH ON\nRESET\nCLIENT GETNAME"),
     "ids of too many digits": lines(f"CLIENT LIST ID {'9' * 5000}\nCLIENT KILL ID {'9' * 5000}\nCLIENT LIST ID {'9' * 20} IP 1.2.3.4"),
@@ -145,6 +162,33 @@ def test_monitor_is_seen_and_ended_as_directly(server: Server, bare: Server) -> 
             ]
         )
     assert seen[0] == seen[1]
+
+
+def test_a_second_monitor_is_answered_as_directly(server: Server, bare: Server) -> None:
+    seen = []
+    for each in (server, bare):
+        sock = each.connect()
+        sock.sendall(lines("RPUSH cfg port 1\nMONITOR"))
+        receive(sock, b"+OK\r\n")
+        sock.sendall(lines("MONITOR\nPING\nCONFIG GET maxmemory\nRESET\nPING\nLRANGE cfg 0 -1\nCONFIG GET save") + END)
+        text = receive(sock, b"$11\r\nend-of-test\r\n")
+        both = each.connect()  # both on their way at once
+        both.sendall(lines("MONITOR\nMONITOR\nPING\nRESET\nLRANGE cfg 0 -1\nCONFIG GET save") + END)
+        text += receive(both, b"$11\r\nend-of-test\r\n")
+        seen.append([line for line in text.split(b"\r\n") if not re.match(rb"\+\d", line)])
+    assert seen[0] == seen[1]
+
+
+def test_a_message_after_the_protocol_went_back_to_2_is_no_reply(server: Server) -> None:
+    client, publisher = server.connect(), server.connect()
+    client.sendall(lines("HELLO 3\nSUBSCRIBE ch\nHELLO 2\nPING"))
+    receive(client, b"*2\r\n$4\r\npong\r\n$0\r\n\r\n")
+    publisher.sendall(bulk("EVAL", "redis.call('PUBLISH', 'ch', 'm') for i = 1, 3e7 do end", "0"))
+    wait_until(lambda: server.metrics()["valkey_command_in_flight"] >= 1, "the script runs")
+    client.sendall(lines("PING\nUNSUBSCRIBE\nCONFIG GET maxmemory\nPING") + END)
+    text = receive(client, b"$11\r\nend-of-test\r\n")
+    assert text.startswith(b"*3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$1\r\nm\r\n*2\r\n$4\r\npong\r\n$0\r\n\r\n")
+    assert text.endswith(b"*2\r\n$9\r\nmaxmemory\r\n$1\r\n0\r\n+PONG\r\n$11\r\nend-of-test\r\n")
 
 
 def test_messages_arrive_between_replies(server: Server) -> None:

@@ -1,0 +1,114 @@
+"""Who leaves, is cut or waits is treated as by the engine itself: nothing is taken for a client that has left, and no place is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+import pytest
+
+from tests.conftest import Server, Start, receive, receive_exactly, wait_until
+from tests.sidecar.relay.test_streams import Peak
+from tests.sidecar.relay.test_transparency import lines
+
+_MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    "sent",
+    ["CLIENT REPLY SKIP\nBLPOP l 0\nGET a", "CLIENT REPLY OFF\nBLPOP l 0\nCLIENT REPLY ON\nGET a", "BLPOP l 0\nGET a"],
+)
+def test_a_blocked_call_takes_nothing_for_a_client_that_has_left(server: Server, sent: str) -> None:
+    sock = server.connect()
+    sock.sendall(lines(sent))
+    with server.client() as client:
+        wait_until(lambda: client.info("clients")["blocked_clients"] == 1, "the call waits")
+        sock.close()
+        wait_until(lambda: client.info("clients")["blocked_clients"] == 0, "the engine has dropped the call")
+        client.rpush("l", "x")
+        assert client.llen("l") == 1
+
+
+@pytest.mark.parametrize("group", ["g", "streams-g", "block"])
+def test_a_message_stays_for_others_when_its_reader_has_left(server: Server, group: str) -> None:
+    with server.client() as client:
+        client.xgroup_create("st", group, "$", mkstream=True)
+        sock = server.connect()
+        sock.sendall(lines(f"XREADGROUP GROUP {group} c1 BLOCK 0 STREAMS st >"))
+        wait_until(lambda: client.info("clients")["blocked_clients"] == 1, "the call waits")
+        sock.close()
+        wait_until(lambda: client.info("clients")["blocked_clients"] == 0, "the engine has dropped the call")
+        client.xadd("st", {"f": "v"})
+        assert client.xpending("st", group)["pending"] == 0
+
+
+def test_a_client_that_is_cut_and_does_not_read_keeps_no_place(start: Start) -> None:
+    server = start("--save", "", "--maxclients", "5", "--sidecar-workers", "1")
+    with server.client() as client:
+        client.config_set("client-output-buffer-limit", "normal 5mb 5mb 1")
+        client.set("big", b"x" * _MIB)
+    for _ in range(5):
+        server.connect().sendall(lines("GET big") * 60)
+
+    def admitted() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+            sock.sendall(b"PING\r\n")
+            return receive(sock, b"\r\n") == b"+PONG\r\n"
+        return False
+
+    wait_until(admitted, "there is room again")
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_client_that_is_cut_gets_what_there_is_if_it_reads(start: Start, reads: bool) -> None:
+    server = start("--save", "", "--sidecar-workers", "1")
+    sock = server.connect()
+    sock.sendall(lines("CLIENT ID"))
+    identifier = receive(sock, b"\r\n")[1:-2].decode()
+    with server.client() as client:
+        client.set("big", b"x" * (30 * _MIB))
+        sock.sendall(lines("GET big"))
+        wait_until(lambda: server.metrics()["valkey_command_in_flight"] == 1, "the reply waits for its client")
+        client.client_kill_filter(_id=identifier)
+    if reads:
+        assert len(receive(sock)) > 100_000
+    metric = 'valkey_client_connections{network_transport="tcp",tls="false"}'
+    wait_until(lambda: server.metrics()[metric] == 0, "its place is free")
+
+
+def test_a_client_that_waits_for_a_reply_is_not_idle(start: Start) -> None:
+    server = start("--save", "", "--timeout", "1", "--enable-debug-command", "yes", "--sidecar-workers", "1")
+    busy, waiting, silent = server.connect(), server.connect(), server.connect()
+    silent.sendall(lines("CLIENT REPLY OFF\nBLPOP nosuch 4\nCLIENT REPLY ON"))
+    busy.sendall(lines("DEBUG SLEEP 3"))
+    waiting.sendall(lines("SET a 1\nGET a"))
+    assert receive(waiting, b"$1\r\n1\r\n") == b"+OK\r\n$1\r\n1\r\n"
+    assert receive(silent, b"+OK\r\n") == b"+OK\r\n"
+
+
+def test_who_has_not_authenticated_is_told_so_however_many_clients_there_are(start: Start) -> None:
+    server = start("--save", "", "--requirepass", "secret", password="secret")
+    for _ in range(15):
+        server.connect().sendall(b"PING\r\n")
+    for command in ("CLIENT LIST IP 127.0.0.1", "CLIENT KILL LADDR 1.2.3.4:5", "CLIENT KILL IP 127.0.0.1"):
+        sock = server.connect()
+        sock.sendall(lines(command + "\nPING"))
+        refusals = b"-NOAUTH Authentication required.\r\n" * 2
+        assert receive(sock, refusals) == refusals
+    sock.sendall(lines("AUTH secret"))
+    assert receive(sock, b"\r\n") == b"+OK\r\n"
+    sock.sendall(lines("CLIENT KILL IP 127.0.0.1"))
+    assert receive_exactly(sock, 5) == b":17\r\n"
+
+
+def test_a_deep_pipeline_of_inspected_commands_costs_little(start: Start) -> None:
+    server = start("--save", "", "--sidecar-workers", "1")
+    count = 200_000
+    sock = server.connect()
+    sock.settimeout(120)
+    with Peak(server) as peak:
+        for _ in range(count // 1000):
+            sock.sendall(lines("CONFIG GET save") * 1000)
+        sock.sendall(lines("ECHO end-of-test"))
+        assert receive(sock, b"end-of-test\r\n", timeout=120).count(b"$4\r\nsave") == count
+    assert peak.above < 32 * _MIB
