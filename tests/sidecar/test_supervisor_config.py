@@ -60,6 +60,18 @@ def test_addresses_that_do_not_exist_change_nothing(start_here: Start) -> None:
     assert server.client().ping()
 
 
+@pytest.mark.parametrize("name", [b"127.0.0..1", b"a" * 64, b"\xff"])
+def test_addresses_that_cannot_be_ones_change_nothing(start_here: Start, name: bytes) -> None:
+    server = start_here("--save", "", "--bind", "127.0.0.1").wait_ready()
+    client = server.client(single_connection_client=True)
+    with pytest.raises(valkey.ResponseError, match="Failed to bind to specified addresses"):
+        client.execute_command("CONFIG", "SET", "bind", name)
+    wait_until(lambda: not refuses(server.port), "clients are served again")
+    assert server.client().config_get("bind") == {"bind": "127.0.0.1"}
+    assert client.config_set("bind", "127.0.0.1 127.0.0.2")
+    wait_until(lambda: not refuses(server.port, "127.0.0.2"), "the next good address is served")
+
+
 def test_maxclients_holds_at_once_and_the_engine_follows(start_here: Start) -> None:
     server = start_here("--save", "", "--maxclients", "10").wait_ready()
     client = server.client(single_connection_client=True)

@@ -41,6 +41,14 @@ def test_a_second_server_on_the_port_is_refused_as_valkeys_is(start_here: Start)
     assert first.client().ping()
 
 
+def test_an_address_that_cannot_be_one_stops_the_start_in_valkeys_words(start_here: Start) -> None:
+    server = start_here("--save", "", "--bind", "127.0.0..1")
+    assert server.wait_end() == 1
+    name = f"127.0.0..1:{server.port}"
+    assert f"Warning: Could not create server TCP listening socket {name}: " in server.stderr
+    assert "Traceback" not in server.stderr
+
+
 def test_a_second_server_that_saves_into_the_same_folder_is_refused(start_here: Start, tmp_path: Path) -> None:
     first = start_here("--save", "60 1").wait_ready()
     second = start_here("--appendonly", "yes")
