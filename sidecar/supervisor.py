@@ -18,7 +18,7 @@ from typing import Any
 
 from sidecar import listeners
 from sidecar.answers import Answers
-from sidecar.conf import encode
+from sidecar.conf import ConfigurationError, encode
 from sidecar.configuration import Configuration
 from sidecar.daemon import DEFAULT_PIDFILE, Notifier, PidFile, go_to_background, supervisor_kind
 from sidecar.engine.commandtable import Table
@@ -52,7 +52,7 @@ class StartError(Exception):
 
 
 def run(configuration: Configuration, children: Children, first_worker: WorkerProcess | None = None) -> int:
-    """Run the server until it has ended, and return its exit code. Raises ConfigurationError without an engine.
+    """Run the server until it has ended, and return its exit code.
 
     first_worker: one that runs already, among `children`; not for a daemon.
     """
@@ -67,10 +67,9 @@ def run(configuration: Configuration, children: Children, first_worker: WorkerPr
         try:
             supervisor.prepare()
             supervisor.spawn()
-        except (StartError, ListenError, FolderTakenError, OSError) as error:
+        except (ConfigurationError, StartError, ListenError, FolderTakenError, OSError) as error:
+            _tell_failure(error, journal if listener.logfile or listener.syslog_enabled else None)
             supervisor.show_log()
-            for line in error.lines if isinstance(error, ListenError) else (_told(error),):
-                sys.stderr.write(f"{_PROGRAM}: {line}\n")
             return _FAILURE
         # Not uvloop's loop: it keeps SIGCHLD to itself, and what runs here is no traffic.
         with asyncio.Runner() as runner:
@@ -83,6 +82,14 @@ def _threshold(loglevel: str) -> Any:
     """A `loglevel` as the log's threshold; the default for one that the engine will refuse."""
     level = loglevel.lower()
     return level if level in ("debug", "verbose", "notice", "warning", "nothing") else "notice"
+
+
+def _tell_failure(error: Exception, journal: Journal | None) -> None:
+    """Say on standard error why the start failed. journal: says it too, where the log is read elsewhere."""
+    for line in error.lines if isinstance(error, ListenError) else (_told(error),):
+        sys.stderr.write(f"{_PROGRAM}: {line}\n")
+        if journal is not None:
+            journal.warning("server.failed", line)
 
 
 def _told(error: Exception) -> str:
