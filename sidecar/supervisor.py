@@ -59,7 +59,11 @@ def run(configuration: Configuration, children: Children, first_worker: WorkerPr
     listener = configuration.listener
     kind = supervisor_kind(listener.supervised)
     if listener.daemonize and kind is None:
-        go_to_background()
+        try:
+            go_to_background()
+        except OSError as error:
+            _tell_failure(StartError(f"daemonize: no process for the background: {_told(error)}"), None)
+            return _FAILURE
     journal = Journal()
     supervisor = Supervisor(configuration, Notifier(kind), journal, children, first_worker)
     early = _EarlySignals()
@@ -94,7 +98,9 @@ def _tell_failure(error: Exception, journal: Journal | None) -> None:
 
 def _told(error: Exception) -> str:
     """The error without Python's `[Errno 2]`."""
-    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 class _EarlySignals:
@@ -195,7 +201,10 @@ class Supervisor:
 
     def spawn(self) -> None:
         """Start the children; they start up while this process imports the rest."""
-        self._workers.spawn(self._first_worker)
+        try:
+            self._workers.spawn(self._first_worker)
+        except OSError as error:
+            raise StartError(f"a worker could not be started: {_told(error)}") from None
         try:
             self._engine.spawn()
         except OSError as error:

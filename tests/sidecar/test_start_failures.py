@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Start, wait_until
+from tests.conftest import PATIENCE_S, Start, free_port, wait_until
+
+# A machine that has no process left for the first argument: a child by its name, or the daemon.
+_NO_PROCESS_FOR = """
+import errno, os, sys
+from sidecar.processes import Children
+spawn = Children.spawn
+what = sys.argv.pop(1)
+def refuse(*_):
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+def spawn_or_refuse(self, name, *args, **options):
+    return refuse() if name.startswith(what) else spawn(self, name, *args, **options)
+Children.spawn = spawn_or_refuse
+if what == "daemon":
+    os.fork = refuse
+from sidecar.cli import main
+sys.exit(main())
+"""
 
 
 @pytest.fixture
@@ -61,3 +81,26 @@ def test_a_log_file_says_that_there_is_no_engine(start_here: Start, tmp_path: Pa
     (line,) = failures(tmp_path / "our.log")
     assert "/none" in line
     assert server.stderr == f"valkey-sidecar: {line}\n"
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("worker", "a worker could not be started: "),
+        ("engine", "the engine could not be started: "),
+        ("daemon", "daemonize: no process for the background: "),
+    ],
+)
+def test_a_machine_without_processes_is_told_with_what_it_lacks_them_for(tmp_path: Path, what: str, told: str) -> None:
+    daemonize = "yes" if what == "daemon" else "no"
+    done = subprocess.run(
+        [sys.executable, "-c", _NO_PROCESS_FOR, what, "--port", str(free_port()), "--daemonize", daemonize],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.stderr == f"valkey-sidecar: {told}Resource temporarily unavailable\n"
+    assert done.returncode == 1
