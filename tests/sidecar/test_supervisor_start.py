@@ -142,6 +142,11 @@ def test_modules_in_the_folder_are_none_of_ours(start_here: Start, tmp_path: Pat
     assert server.client().ping()
 
 
+def test_a_small_limit_of_the_output_buffer_is_no_obstacle(start_here: Start) -> None:
+    server = start_here("--save", "", "--client-output-buffer-limit", "normal", "64kb", "0", "0").wait_ready()
+    assert server.client().ping()
+
+
 def test_a_port_for_http_that_was_asked_for_and_is_taken_stops_the_start(start_here: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
