@@ -59,6 +59,16 @@ def test_a_second_server_that_saves_into_the_same_folder_is_refused(start_here: 
     assert first.client().ping()
 
 
+def test_a_save_that_outlives_a_killed_server_is_waited_for(start_here: Start) -> None:
+    # Microseconds for each key: the save lives for a second after the kill, when it would report to its engine.
+    first = start_here("--save", "60 1000", "--rdb-key-save-delay", "1000000").wait_ready()
+    first.client().set("key", "value")
+    assert first.client().bgsave()
+    first.process.kill()
+    first.wait_end()
+    assert start_here("--save", "60 1000").wait_ready().client().ping()
+
+
 def test_servers_that_do_not_save_may_share_a_folder(start_here: Start) -> None:
     first = start_here("--save", "").wait_ready()
     second = start_here("--save", "").wait_ready()
