@@ -1,4 +1,4 @@
-"""Owns the program's entry: what the command line asks for, and how a mistake in it is told. Never serves anything.
+"""Owns what the command line asks for, and how a mistake in it is told. Never serves anything.
 
 Imports are kept few: the first PONG must come within 0.6 s of the start.
 """

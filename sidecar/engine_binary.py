@@ -98,4 +98,4 @@ def _is_ourselves(path: Path) -> bool:
             head = file.read(_HEAD_BYTES)
     except OSError:
         return False
-    return head.startswith(b"#!") and any(call in head for call in (b"sidecar.cli", b"-m sidecar", _SCRIPT.encode()))
+    return head.startswith(b"#!") and any(call in head for call in (b"from sidecar.", b"-m sidecar", _SCRIPT.encode()))

@@ -141,20 +141,22 @@ class Front:
         new = [address for address in settings.bind if address.removeprefix("-") not in held]
         # One that stays on the port may cover a new address (`*` and 127.0.0.1), and the workers hold it too:
         # shut down, it hears nothing more, and can still be brought back.
-        if before.port == settings.port:
-            for listener in gone:
-                listener.socket.shutdown(socket.SHUT_RDWR)
+        in_the_way = gone if before.port == settings.port else []
+        for listener in in_the_way:
+            listener.socket.shutdown(socket.SHUT_RDWR)
+        opened: list[Listener] | None = None
         try:
             opened = self._bind_tcp(settings, new)
         except ListenError as error:
-            if before.port == settings.port:
-                for listener in gone:
-                    listener.socket.listen(before.tcp_backlog)
             for line in error.lines:
                 self._journal.warning("listener.failed", line)
             if before.port != settings.port:
                 raise SettingError("port", "Unable to listen on this port. Check server logs.") from None
             raise SettingError("bind", "Failed to bind to specified addresses.") from None
+        finally:
+            if opened is None:  # whatever went wrong, a fault of ours too
+                for listener in in_the_way:
+                    listener.socket.listen(before.tcp_backlog)
         self.listeners = kept + opened + [listener for listener in self.listeners if listener.transport == "unix"]
         return gone
 

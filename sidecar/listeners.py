@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidecar.conf import encode
+
 # An address of this kind is passed over, as Valkey does: the machine lacks the protocol, the configuration is right.
 _NO_SUCH_PROTOCOL = frozenset(
     {errno.ENOPROTOOPT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.EPFNOSUPPORT, errno.EAFNOSUPPORT}
@@ -81,7 +83,8 @@ def bind_tcp(
 
 def _bind_one(address: str, port: int, backlog: int, mptcp: bool) -> Listener:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    host = None if address in ("*", "::*") else address
+    # Bytes: text would go through IDNA, which raises UnicodeError where a resolver says that there is no such name.
+    host = None if address in ("*", "::*") else encode(address)
     found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
     kind, protocol, target = found[0][1], found[0][2], found[0][4]
     sock = socket.socket(family, kind, socket.IPPROTO_MPTCP if mptcp else protocol)

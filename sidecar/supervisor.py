@@ -18,7 +18,7 @@ from typing import Any
 
 from sidecar import listeners
 from sidecar.answers import Answers
-from sidecar.conf import encode
+from sidecar.conf import ConfigurationError, encode
 from sidecar.configuration import Configuration
 from sidecar.daemon import DEFAULT_PIDFILE, Notifier, PidFile, go_to_background, supervisor_kind
 from sidecar.engine.commandtable import Table
@@ -52,14 +52,18 @@ class StartError(Exception):
 
 
 def run(configuration: Configuration, children: Children, first_worker: WorkerProcess | None = None) -> int:
-    """Run the server until it has ended, and return its exit code. Raises ConfigurationError without an engine.
+    """Run the server until it has ended, and return its exit code.
 
     first_worker: one that runs already, among `children`; not for a daemon.
     """
     listener = configuration.listener
     kind = supervisor_kind(listener.supervised)
     if listener.daemonize and kind is None:
-        go_to_background()
+        try:
+            go_to_background()
+        except OSError as error:
+            _tell_failure(StartError(f"daemonize: no process for the background: {_told(error)}"), None)
+            return _FAILURE
     journal = Journal()
     supervisor = Supervisor(configuration, Notifier(kind), journal, children, first_worker)
     early = _EarlySignals()
@@ -67,10 +71,9 @@ def run(configuration: Configuration, children: Children, first_worker: WorkerPr
         try:
             supervisor.prepare()
             supervisor.spawn()
-        except (StartError, ListenError, FolderTakenError, OSError) as error:
+        except (ConfigurationError, StartError, ListenError, FolderTakenError, OSError) as error:
+            _tell_failure(error, journal if listener.logfile or listener.syslog_enabled else None)
             supervisor.show_log()
-            for line in error.lines if isinstance(error, ListenError) else (_told(error),):
-                sys.stderr.write(f"{_PROGRAM}: {line}\n")
             return _FAILURE
         # Not uvloop's loop: it keeps SIGCHLD to itself, and what runs here is no traffic.
         with asyncio.Runner() as runner:
@@ -85,9 +88,19 @@ def _threshold(loglevel: str) -> Any:
     return level if level in ("debug", "verbose", "notice", "warning", "nothing") else "notice"
 
 
+def _tell_failure(error: Exception, journal: Journal | None) -> None:
+    """Say on standard error why the start failed. journal: says it too, where the log is read elsewhere."""
+    for line in error.lines if isinstance(error, ListenError) else (_told(error),):
+        sys.stderr.write(f"{_PROGRAM}: {line}\n")
+        if journal is not None:
+            journal.warning("server.failed", line)
+
+
 def _told(error: Exception) -> str:
     """The error without Python's `[Errno 2]`."""
-    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 class _EarlySignals:
@@ -188,7 +201,10 @@ class Supervisor:
 
     def spawn(self) -> None:
         """Start the children; they start up while this process imports the rest."""
-        self._workers.spawn(self._first_worker)
+        try:
+            self._workers.spawn(self._first_worker)
+        except OSError as error:
+            raise StartError(f"a worker could not be started: {_told(error)}") from None
         try:
             self._engine.spawn()
         except OSError as error:

@@ -1,7 +1,7 @@
 """The engine's command table: every command and subcommand it knows, with its flags.
 
-Owns reading `COMMAND`, and asking a throwaway engine when we may not ask the real one. It never decides what a flag
-means to a session.
+Owns reading it from the engine, and asking a throwaway engine when we may not ask the real one. It never decides what a
+flag means to a session.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from sidecar.engine.connection import Connection, EngineError, UnreachableError
 from sidecar.processes import Children
 
 Table = list[tuple[str, list[str]]]
+
+# All of COMMAND is 100 KB, more than `client-output-buffer-limit` may allow: the engine would close our connection.
+# The largest entry (cluster) has 4 KB, most have 300 bytes: 16 of them fit what the engine has reserved for a reply.
+_NAMES_AT_ONCE = 16
 
 _PROBE_TIMEOUT_S = 10.0
 _PROBE_RETRY_S = 0.01
@@ -35,7 +39,21 @@ def flatten(reply: Sequence[Any]) -> Table:
 
 async def read(connection: Connection) -> Table:
     """The table of a running engine; it answers while it loads, too. Raises EngineError, UnreachableError."""
+    with contextlib.suppress(EngineError):  # without COMMAND LIST, before version 7.0; a refusal comes again below
+        entries = await _read_in_parts(connection)
+        if None not in entries:
+            return flatten(entries)
     return flatten(await connection.call("COMMAND"))
+
+
+async def _read_in_parts(connection: Connection) -> list[Any]:
+    """What COMMAND replies; with None for a command that went away meanwhile, or whose new name has a "|" in it."""
+    # COMMAND LIST has a command's own name, COMMAND INFO takes the one that it was given by rename-command.
+    names = [connection.renamed(name) for name in await connection.call("COMMAND", "LIST") if "|" not in name]
+    entries: list[Any] = []
+    for first in range(0, len(names), _NAMES_AT_ONCE):  # one after the other: replies that wait count together
+        entries += await connection.call("COMMAND", "INFO", *names[first : first + _NAMES_AT_ONCE])
+    return entries
 
 
 async def probe(binary: str, folder: Path, children: Children) -> Table:

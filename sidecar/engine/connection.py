@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             raise UnreachableError("the engine closed our connection")
         name = str(words[0]).upper()
-        renamed = self._renames.get(name, name)
+        renamed = self.renamed(name)
         if not renamed:
             raise EngineError(f"ERR {name} is disabled by rename-command")
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -94,6 +94,10 @@ class Connection(asyncio.Protocol):
         if isinstance(result, libvalkey.ReplyError):
             raise EngineError(str(result))
         return result
+
+    def renamed(self, name: str) -> str:
+        """The name by which the engine takes the command; empty when it does not."""
+        return self._renames.get(name.upper(), name)
 
     @property
     def inode(self) -> int | None:

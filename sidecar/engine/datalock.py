@@ -10,12 +10,17 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 from pathlib import Path
 
 _NAME = ".valkey-sidecar.lock"
 
 # The file system has no locks: then the folder is not guarded, as it is not with Valkey.
 _CANNOT_LOCK = frozenset({errno.EACCES, errno.EPERM, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS})
+
+# Who was killed during a background save leaves it behind, and it sees only seconds later that its engine is gone.
+_ORPHAN_WITHIN_S = 5.0
+_LOOK_AGAIN_S = 0.05
 
 
 class FolderTakenError(Exception):
@@ -33,9 +38,10 @@ class DataLock:
     def take(cls, folder: str) -> DataLock | None:
         """Lock `folder`; None where that is impossible (no such folder, read-only, no locks there).
 
-        Raises FolderTakenError when another server holds it.
+        Raises FolderTakenError when another server holds it; waits some seconds for what is left of one that has ended.
         """
         path = Path(folder) / _NAME
+        deadline = time.monotonic() + _ORPHAN_WITHIN_S
         while True:
             try:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -48,9 +54,13 @@ class DataLock:
                 os.close(fd)
                 if error.errno in _CANNOT_LOCK:
                     return None
+                ended = holder is not None and not _is_alive(holder)
+                if ended and time.monotonic() < deadline:
+                    time.sleep(_LOOK_AGAIN_S)
+                    continue
                 raise FolderTakenError(
                     f"the data folder {Path(folder).resolve()} is in use by another valkey-sidecar"
-                    f"{f' (pid {holder})' if holder else ''}; give this one a folder of its own with `dir`, "
+                    f"{_described(holder, ended)}; give this one a folder of its own with `dir`, "
                     'or switch its persistence off with `save ""`'
                 ) from error
             # The holder before us may have removed the file between our open and our lock: then we hold nothing.
@@ -83,3 +93,21 @@ def _read_pid(fd: int) -> int | None:
         return int(os.pread(fd, 32, 0))
     except (OSError, ValueError):
         return None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's, or no number that we wrote
+        return True
+    return True
+
+
+def _described(holder: int | None, ended: bool) -> str:
+    if holder is None:
+        return ""
+    if ended:
+        return f" (pid {holder} has ended, but a save of its engine still runs; or it is one of another container)"
+    return f" (pid {holder})"

@@ -207,7 +207,7 @@ def test_we_are_never_our_own_engine(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "link").mkdir()
     link = tmp_path / "link" / "valkey-server"
     link.symlink_to(script)
-    make_program(tmp_path / "copy" / "valkey-server", "#!/usr/bin/python3\nfrom sidecar.cli import main\n")
+    make_program(tmp_path / "copy" / "valkey-server", "#!/usr/bin/python3\nfrom sidecar.__main__ import main\n")
     make_program(tmp_path / "wrapper" / "valkey-server", '#!/bin/sh\nexec python3 -m sidecar "$@"\n')
     make_program(tmp_path / "not-executable" / "valkey-server").chmod(0o644)
     (tmp_path / "folder" / "valkey-server").mkdir(parents=True)

@@ -69,6 +69,13 @@ def test_a_name_that_means_nothing_is_told() -> None:
     assert "no.such.host.invalid:7000: " in failure.value.lines[0]
 
 
+@pytest.mark.parametrize("name", ["127.0.0..1", "a" * 64, "\udcff", "é.invalid"])
+def test_a_name_that_cannot_be_one_is_told_in_valkeys_words(name: str) -> None:
+    with pytest.raises(ListenError) as failure:
+        listeners.bind_tcp([name], 7000, 10)
+    assert failure.value.lines[0].startswith(f"Warning: Could not create server TCP listening socket {name}:7000: ")
+
+
 def test_port_zero_is_no_listener() -> None:
     assert listeners.bind_tcp(["*"], 0, 10) == ([], [])
 
@@ -141,6 +148,21 @@ def test_what_cannot_be_bound_leaves_the_old_sockets_listening(front: Front) -> 
         with pytest.raises(SettingError, match="Failed to bind") as refusal:
             front.rebind(front.checked({"bind": "192.0.2.77"}))
         assert refusal.value.argument == "bind"
+        assert greets("127.0.0.1", front.settings.port)
+        assert greets("127.0.0.2", front.settings.port)
+    finally:
+        front.close()
+
+
+def test_a_fault_of_ours_leaves_the_old_sockets_listening(front: Front, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object, **_options: object) -> None:
+        raise RuntimeError
+
+    front.open()
+    try:
+        monkeypatch.setattr(listeners, "bind_tcp", fail)
+        with pytest.raises(RuntimeError):
+            front.rebind(front.checked({"bind": "127.0.0.3"}))
         assert greets("127.0.0.1", front.settings.port)
         assert greets("127.0.0.2", front.settings.port)
     finally:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import valkey
 
 from sidecar.listener_settings import LISTENER_DIRECTIVES
+from sidecar.settings import SETTINGS
 from tests.conftest import Start, free_port, receive, wait_until
 
 
@@ -58,6 +60,18 @@ def test_addresses_that_do_not_exist_change_nothing(start_here: Start) -> None:
         server.client().config_set("bind", "192.0.2.77")
     wait_until(lambda: not refuses(server.port), "clients are served again")
     assert server.client().ping()
+
+
+@pytest.mark.parametrize("name", [b"127.0.0..1", b"a" * 64, b"\xff"])
+def test_addresses_that_cannot_be_ones_change_nothing(start_here: Start, name: bytes) -> None:
+    server = start_here("--save", "", "--bind", "127.0.0.1").wait_ready()
+    client = server.client(single_connection_client=True)
+    with pytest.raises(valkey.ResponseError, match="Failed to bind to specified addresses"):
+        client.execute_command("CONFIG", "SET", "bind", name)
+    wait_until(lambda: not refuses(server.port), "clients are served again")
+    assert server.client().config_get("bind") == {"bind": "127.0.0.1"}
+    assert client.config_set("bind", "127.0.0.1 127.0.0.2")
+    wait_until(lambda: not refuses(server.port, "127.0.0.2"), "the next good address is served")
 
 
 def test_maxclients_holds_at_once_and_the_engine_follows(start_here: Start) -> None:
@@ -251,10 +265,17 @@ def test_standard_input_counts_after_the_file(start_here: Start, conf: Path, tmp
 # ---- rights
 
 
+def rights_we_need() -> str:
+    """As the setting's text lists them: "PING, INFO and ..."."""
+    (setting,) = (setting for setting in SETTINGS if setting.name == "engine-user")
+    return setting.about.partition("needs the rights to run ")[2].removesuffix(".")
+
+
 def test_an_engine_that_refuses_us_serves_clients_all_the_same(start_here: Start, tmp_path: Path) -> None:
     (tmp_path / "users.acl").write_text("user default off\nuser app on >secret ~* +@all\n")
     server = start_here("--aclfile", "users.acl", "--save", "").wait_ready()
-    assert len(server.said("engine.no_rights")) == 1
+    (warning,) = server.said("engine.no_rights")
+    assert f"may call {rights_we_need()} with" in warning["message"]
     client = server.client(username="app", password="secret")
     assert client.set("a", "b")
     assert server.metric('valkey_command_calls_total{db_operation_name="SET"') == 1  # the table is known
@@ -280,6 +301,23 @@ def test_a_higher_loglevel_at_run_time_silences_us_too(start_here: Start) -> Non
     wait_until(server.answers, "another worker serves")
     server.wait_ready()
     assert [event["event_name"] for event in server.events[before:] if event["event_name"] != "engine.log"] == []
+
+
+def test_the_rights_that_we_ask_for_are_all_that_we_need(start_here: Start, tmp_path: Path, outer_address: str) -> None:
+    rules = " ".join("+" + right.lower().replace(" ", "|") for right in re.split(", | and ", rights_we_need()))
+    (tmp_path / "users.acl").write_text(f"user default on nopass ~* &* +@all\nuser watch on >see {rules}\n")
+    (tmp_path / "valkey.conf").write_text('save ""\naclfile users.acl\n')
+    server = start_here(
+        "valkey.conf", "--sidecar-engine-user", "watch", env={"SIDECAR_ENGINE_PASSWORD": "see"}
+    ).wait_ready()
+    client = server.client()
+    assert client.config_set("maxclients", 77)
+    assert client.config_rewrite()
+    assert client.client_list()
+    with socket.create_connection((outer_address, server.port), timeout=5) as stranger:
+        assert receive(stranger).startswith(b"-DENIED")
+    assert not server.said("engine.no_rights")
+    assert client.acl_log() == []
 
 
 def test_a_lower_loglevel_at_run_time_shows_the_engines_lines(start_here: Start) -> None:

@@ -77,6 +77,14 @@ def test_a_second_server_on_the_port_is_refused_as_valkeys_is(start_here: Start)
     assert first.client().ping()
 
 
+def test_an_address_that_cannot_be_one_stops_the_start_in_valkeys_words(start_here: Start) -> None:
+    server = start_here("--save", "", "--bind", "127.0.0..1")
+    assert server.wait_end() == 1
+    name = f"127.0.0..1:{server.port}"
+    assert f"Warning: Could not create server TCP listening socket {name}: " in server.stderr
+    assert "Traceback" not in server.stderr
+
+
 def test_a_second_server_that_saves_into_the_same_folder_is_refused(start_here: Start, tmp_path: Path) -> None:
     first = start_here("--save", "60 1").wait_ready()
     second = start_here("--appendonly", "yes")
@@ -85,6 +93,16 @@ def test_a_second_server_that_saves_into_the_same_folder_is_refused(start_here: 
     assert str(tmp_path) in line
     assert f"pid {first.process.pid}" in line
     assert first.client().ping()
+
+
+def test_a_save_that_outlives_a_killed_server_is_waited_for(start_here: Start) -> None:
+    # Microseconds for each key: the save lives for a second after the kill, when it would report to its engine.
+    first = start_here("--save", "60 1000", "--rdb-key-save-delay", "1000000").wait_ready()
+    first.client().set("key", "value")
+    assert first.client().bgsave()
+    first.process.kill()
+    first.wait_end()
+    assert start_here("--save", "60 1000").wait_ready().client().ping()
 
 
 def test_servers_that_do_not_save_may_share_a_folder(start_here: Start) -> None:
@@ -182,6 +200,11 @@ def test_a_folder_that_is_gone_is_no_obstacle(start_here: Start, tmp_path: Path)
 def test_modules_in_the_folder_are_none_of_ours(start_here: Start, tmp_path: Path) -> None:
     (tmp_path / "uvloop.py").write_text("raise SystemExit('not this one')\n")
     server = start_here("--save", "").wait_ready()
+    assert server.client().ping()
+
+
+def test_a_small_limit_of_the_output_buffer_is_no_obstacle(start_here: Start) -> None:
+    server = start_here("--save", "", "--client-output-buffer-limit", "normal", "64kb", "0", "0").wait_ready()
     assert server.client().ping()
 
 

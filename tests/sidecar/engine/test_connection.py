@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,6 +98,51 @@ def test_the_command_table_has_subcommands_by_their_full_names(bare_engine: Call
         assert "write" in table["set"]
         assert "blocking" in table["blpop"]
         assert "config|get" in table
+
+    asyncio.run(main())
+
+
+def test_the_command_table_fits_a_small_limit_of_the_output_buffer(bare_engine: Callable[..., str]) -> None:
+    async def main() -> None:
+        unlimited = await Connection.open(bare_engine())
+        limited = await Connection.open(bare_engine("--client-output-buffer-limit", "normal 64kb 0 0"))
+        table = await commandtable.read(limited)
+        assert sorted(table) == sorted(commandtable.flatten(await unlimited.call("COMMAND")))
+        unlimited.close()
+        limited.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("config", ["setting", "c|g"])
+def test_the_command_table_has_renamed_commands_by_their_own_names(
+    bare_engine: Callable[..., str], tmp_path: Path, config: str
+) -> None:
+    async def main() -> None:
+        renames = {"COMMAND": "secret", "GET": "fetch", "SET": "get", "CONFIG": config, "DEBUG": ""}
+        lines = [f'rename-command {name} "{new}"\n' for name, new in renames.items()]
+        (tmp_path / "renamed.conf").write_text("".join(lines))
+        connection = await Connection.open(bare_engine(str(tmp_path / "renamed.conf")), renames)
+        table = await commandtable.read(connection)
+        assert {"get", "set", "config", "config|get", "command"} <= dict(table).keys()
+        assert "debug" not in dict(table)
+        assert sorted(table) == sorted(commandtable.flatten(await connection.call("COMMAND")))
+        connection.close()
+
+    asyncio.run(main())
+
+
+def test_the_command_table_of_an_engine_without_command_list_is_read_at_once(bare_engine: Callable[..., str]) -> None:
+    class OldEngine(Connection):
+        async def call(self, *words: str | bytes, timeout: float = 5) -> Any:
+            if words[1:]:
+                raise EngineError("ERR Unknown subcommand or wrong number of arguments for 'LIST'. Try COMMAND HELP.")
+            return await super().call(*words, timeout=timeout)
+
+    async def main() -> None:
+        connection = await OldEngine.open(bare_engine())
+        assert dict(await commandtable.read(connection)).keys() >= {"get", "config|get"}
+        connection.close()
 
     asyncio.run(main())
 

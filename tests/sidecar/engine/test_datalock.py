@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sidecar.engine import datalock
 from sidecar.engine.datalock import DataLock, FolderTakenError
 
 
@@ -45,6 +48,40 @@ def test_an_heir_that_lives_on_keeps_the_folder(tmp_path: Path) -> None:
     lock = DataLock.take(str(tmp_path))
     assert lock is not None
     lock.release()
+
+
+@pytest.fixture
+def orphan(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Holds the lock of a server that was killed, until its standard input is closed."""
+    lock = DataLock.take(str(tmp_path))
+    assert lock is not None
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    os.pwrite(lock.fd, f"{ended.pid}\n".encode(), 0)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=(lock.fd,)) as heir:
+        os.close(lock.fd)
+        yield heir
+
+
+def test_what_is_left_of_a_server_that_was_killed_is_waited_for(
+    orphan: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def orphan_ends_meanwhile(_seconds: float) -> None:
+        orphan.communicate()
+
+    monkeypatch.setattr(time, "sleep", orphan_ends_meanwhile)
+    lock = DataLock.take(str(tmp_path))
+    assert lock is not None
+    lock.release()
+
+
+def test_a_refusal_says_when_the_server_has_ended_but_not_its_save(
+    orphan: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = int((tmp_path / ".valkey-sidecar.lock").read_text())
+    monkeypatch.setattr(datalock, "_ORPHAN_WITHIN_S", 0)
+    with pytest.raises(FolderTakenError, match=rf"\(pid {pid} has ended, but a save of its engine still runs"):
+        DataLock.take(str(tmp_path))
 
 
 def test_a_folder_that_cannot_be_locked_is_left_to_the_engine(tmp_path: Path) -> None:
