@@ -11,7 +11,7 @@ cimport cython
 from libc.stdlib cimport calloc, free, realloc
 
 from telemetry.lookups import RULES
-from telemetry.names import DURATION_BOUNDS_S
+from telemetry.names import DURATION_BOUNDS_NS
 
 cdef enum:
     CODES_MAX = 64
@@ -26,10 +26,10 @@ cdef class Ledger:
 
     def __init__(self, list names not None, enabled=True):
         cdef int i, bits
-        if len(DURATION_BOUNDS_S) != BUCKETS - 1:
-            raise ValueError("telemetry.names.DURATION_BOUNDS_S does not fit the ledger")
+        if len(DURATION_BOUNDS_NS) != BUCKETS - 1:
+            raise ValueError("telemetry.names.DURATION_BOUNDS_NS does not fit the ledger")
         for i in range(BUCKETS - 1):
-            self.bounds_ns[i] = round(DURATION_BOUNDS_S[i] * 1e9)
+            self.bounds_ns[i] = DURATION_BOUNDS_NS[i]
         for bits in range(65):
             i = 0
             while i < BUCKETS - 1 and bits > 0 and self.bounds_ns[i] < (<unsigned long long>1 << (bits - 1)):

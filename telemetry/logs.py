@@ -1,7 +1,8 @@
 """Logs: one event is one sentence, with a stable name and its details as attributes.
 
-Owns levels, format and destinations of every line that the supervisor writes, its own and the engine's. Never
-raises into the caller: a full disk or a reader that went away loses lines, never a server.
+Owns levels, format and destinations of every line that the supervisor writes, its own and the engine's. Never raises
+into the caller and never waits for a reader: a full disk or a reader that went away loses lines, and one that stopped
+reading finds the last megabyte from before, and how many lines it has missed. At the exit it has a second to read on.
 
     configure(format="auto", level="notice")
     log = get_logger().bind(role="supervisor")
@@ -14,6 +15,7 @@ passes through `_PROCESSORS` in that form, and `_Destinations.deliver` writes it
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import logging
@@ -30,6 +32,7 @@ from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter
 from structlog.typing import EventDict, Processor
 
 from telemetry.names import SEVERITIES
+from telemetry.outlet import Outlet, open_log
 
 Format = Literal["auto", "json", "console"]
 Threshold = Literal["debug", "verbose", "notice", "warning", "nothing"]
@@ -41,6 +44,7 @@ _RECORD = "record"  # the method of the destinations that structlog calls
 _HEAD = "\0head"  # carries what is no attribute through structlog; no attribute can have this name
 _SYSLOG_PRIORITIES = {"debug": "debug", "verbose": "info", "notice": "notice", "warning": "warning", "error": "err"}
 _SYSLOG_SOCKET = "/dev/log"
+_LAST_LINES_WITHIN_S = 1.0
 
 
 class Log(structlog.BoundLoggerBase):
@@ -101,16 +105,21 @@ class Log(structlog.BoundLoggerBase):
         with contextlib.suppress(Exception):  # an attribute may fail to show itself; no caller expects that from a log
             if exception is not None:
                 attributes |= _describe(exception)
-            when = (timestamp or datetime.now(UTC)).astimezone(UTC)
-            head = {
-                "timestamp": when.isoformat(timespec="microseconds").replace("+00:00", "Z"),
-                "level": level,
-                "severity_number": SEVERITIES[level],
-                "event_name": event_name,
-                "message": message,
-            }
+            head = _head(level, event_name, message, timestamp)
             _, record = self._process_event(_RECORD, None, {**attributes, _HEAD: head})
             _destinations.deliver(record)
+
+
+def _head(level: str, event_name: str, message: str, timestamp: datetime | None = None) -> dict[str, Any]:
+    """What every record begins with."""
+    when = (timestamp or datetime.now(UTC)).astimezone(UTC)
+    return {
+        "timestamp": when.isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "level": level,
+        "severity_number": SEVERITIES[level],
+        "event_name": event_name,
+        "message": message,
+    }
 
 
 def _describe(exception: BaseException) -> dict[str, str]:
@@ -137,30 +146,31 @@ class _Destinations:
     def __init__(self) -> None:
         self.threshold = SEVERITIES["notice"]
         self._render: Renderer = _json
-        self._file: Path | None = None
-        self._stdout = 1
+        self._outlet = Outlet(1, self._loss)
         self._syslog: _Syslog | None = None
 
-    def configure(self, render: Renderer, file: Path | None, stdout: int, syslog: _Syslog | None) -> None:
+    def configure(self, render: Renderer, target: int | Path, syslog: _Syslog | None) -> None:
         if self._syslog is not None:
             self._syslog.close()
-        self._render, self._file, self._stdout, self._syslog = render, file, stdout, syslog
+        self._outlet.close(_LAST_LINES_WITHIN_S)
+        self._render, self._outlet, self._syslog = render, Outlet(target, self._loss), syslog
 
     def deliver(self, record: Record) -> None:
         """Write one record to every destination. One that fails keeps no other from its line."""
         if self._syslog is not None:
             self._syslog.send(record)
-        line = (self._render(record) + "\n").encode("utf-8", "backslashreplace")
-        with contextlib.suppress(OSError):
-            if self._file is None:
-                _write_all(self._stdout, line)
-            else:
-                # Opened for every line, as Valkey does it: whoever renames or deletes the file gets a new one.
-                descriptor = _open_log(self._file)
-                try:
-                    _write_all(descriptor, line)
-                finally:
-                    os.close(descriptor)
+        self._outlet.write(self._line(record))
+
+    def flush(self) -> None:
+        """Give a slow reader a moment for what waits."""
+        self._outlet.flush(_LAST_LINES_WITHIN_S)
+
+    def _line(self, record: Record) -> bytes:
+        return (self._render(record) + "\n").encode("utf-8", "backslashreplace")
+
+    def _loss(self, lines: int) -> bytes:
+        message = f"Log lines were lost because nobody read them: {lines}."
+        return self._line({**_head("warning", "log.lines_lost", message), "lines": lines})
 
 
 class _Syslog(logging.handlers.SysLogHandler):
@@ -222,13 +232,13 @@ def configure(
     """
     file = Path(logfile).absolute() if logfile else None
     if file is not None:
-        os.close(_open_log(file))
+        os.close(open_log(file))
     terminal = file is None and _is_terminal(stdout)
     colours = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     pretty = terminal if format == "auto" else format == "console"
     render = _console(colours) if pretty else _json
     syslog = _Syslog(syslog_ident, syslog_facility, syslog_address) if syslog_enabled else None
-    _destinations.configure(render, file, stdout, syslog)
+    _destinations.configure(render, stdout if file is None else file, syslog)
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, _LibraryLogs)]:
         root.removeHandler(handler)
@@ -241,16 +251,6 @@ def set_level(level: Threshold) -> None:
     _destinations.threshold = _NOTHING if level == "nothing" else SEVERITIES[level]
     libraries = {"debug": logging.DEBUG, "verbose": logging.INFO}.get(level, logging.WARNING)
     logging.getLogger().setLevel(libraries)
-
-
-def _open_log(file: Path) -> int:
-    return os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-
-
-def _write_all(descriptor: int, line: bytes) -> None:
-    # Not through sys.stdout: its buffer would keep what could not be written and fail again at the exit.
-    while line:
-        line = line[os.write(descriptor, line) :]
 
 
 def _is_terminal(descriptor: int) -> bool:
@@ -310,4 +310,5 @@ def _plain(value: object) -> str:
 
 
 _destinations = _Destinations()
+atexit.register(_destinations.flush)
 _log = Log(_destinations, _PROCESSORS, {})

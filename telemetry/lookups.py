@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 NIL: Final = 1
-"""A null reply is a miss, any other a hit."""
+"""A null reply is a miss, and so is an empty aggregate (`SRANDMEMBER key 5`); any other is a hit."""
 EMPTY: Final = 2
 """An empty aggregate (or a null) is a miss."""
 ZERO: Final = 3
@@ -22,16 +22,19 @@ ARGUMENTS: Final = 5
 # fmt: off
 _COMMANDS: Final[dict[int, tuple[str, ...]]] = {
     NIL: (
-        "DUMP", "GEODIST", "GET", "GETDEL", "GETEX", "HGET", "HRANDFIELD", "LINDEX", "LPOS", "SRANDMEMBER",
-        "ZRANDMEMBER", "ZRANK", "ZREVRANK", "ZSCORE",
+        "DUMP", "GEODIST", "GET", "GETDEL", "GETEX", "GETSET", "HGET", "HRANDFIELD", "LINDEX", "LPOS",
+        "SRANDMEMBER", "ZRANDMEMBER", "ZRANK", "ZREVRANK", "ZSCORE",
     ),
     EMPTY: (
-        "GEOSEARCH", "HGETALL", "HKEYS", "HVALS", "LRANGE", "SDIFF", "SINTER", "SMEMBERS", "SORT_RO", "SUNION",
-        "XRANGE", "XREVRANGE", "ZRANGE", "ZRANGEBYLEX", "ZRANGEBYSCORE", "ZREVRANGE",
-        "ZREVRANGEBYLEX", "ZREVRANGEBYSCORE",
+        "GEORADIUSBYMEMBER_RO", "GEORADIUS_RO", "GEOSEARCH", "HGETALL", "HKEYS", "HVALS", "LRANGE", "SDIFF", "SINTER",
+        "SMEMBERS", "SORT_RO", "SUNION", "XRANGE", "XREVRANGE", "ZDIFF", "ZINTER", "ZRANGE", "ZRANGEBYLEX",
+        "ZRANGEBYSCORE", "ZREVRANGE", "ZREVRANGEBYLEX", "ZREVRANGEBYSCORE", "ZUNION",
     ),
-    ZERO: ("HEXISTS", "HLEN", "HSTRLEN", "LLEN", "PFCOUNT", "SCARD", "SISMEMBER", "STRLEN", "XLEN", "ZCARD"),
-    EACH: ("GEOHASH", "GEOPOS", "HMGET", "MGET", "ZMSCORE"),
+    ZERO: (
+        "HEXISTS", "HLEN", "HSTRLEN", "LLEN", "PFCOUNT", "SCARD", "SINTERCARD", "SISMEMBER", "STRLEN", "XLEN", "ZCARD",
+        "ZCOUNT", "ZINTERCARD", "ZLEXCOUNT",
+    ),
+    EACH: ("GEOHASH", "GEOPOS", "HGETEX", "HMGET", "MGET", "ZMSCORE"),
     ARGUMENTS: ("EXISTS", "TOUCH"),
 }
 # fmt: on

@@ -6,7 +6,7 @@ to the sums is the difference from its last frame, so a worker that dies takes n
 
     totals = Totals()
     totals.apply(worker, frame)      # as often as frames come; a frame may hold changed rows only
-    totals.worker_gone(worker)       # its counts stay, its gauges go
+    totals.worker_gone(worker)       # its counts stay, its gauges go: connections that were open count as closed
     for outcome in totals.outcomes(): ...
 
 Frame (little endian): `S`, then rows until the end: u8 kind, u16 length and UTF-8 of the name, the same of the
@@ -24,7 +24,7 @@ import struct
 from collections.abc import Hashable, Iterator
 from typing import NamedTuple
 
-from telemetry.names import BUCKETS
+from telemetry.names import BUCKETS, LEDGER_CLOSED, LEDGER_CONNECTIONS
 
 _MAGIC = b"S"
 _OUTCOME, _COMMAND, _COUNTER, _GAUGE = 1, 2, 3, 4
@@ -35,6 +35,8 @@ _VALUES = {
     _GAUGE: struct.Struct("<q"),
 }
 _LENGTH = struct.Struct("<H")
+# The row of the connections that ended, as a ledger spells it.
+_CLOSED_HEAD = bytes([_COUNTER]) + _LENGTH.pack(len(LEDGER_CLOSED)) + LEDGER_CLOSED.encode() + _LENGTH.pack(0)
 
 
 class FrameError(ValueError):
@@ -102,9 +104,7 @@ class Totals:
         rows = list(_rows(frame))
         last = self._last.setdefault(worker, {})
         for head, kind, values in rows:
-            series = self._series.get(head)
-            if series is None:
-                series = self._series[head] = _Series(head, kind, *_key(head))
+            series = self._at(head, kind)
             layout = _VALUES[kind]
             new = layout.unpack(values)
             before = last.get(series.head)
@@ -116,12 +116,15 @@ class Totals:
             last[series.head] = values
 
     def worker_gone(self, worker: Hashable) -> None:
-        """Keep what a worker has counted, and forget its gauges: its connections ended with it."""
+        """Keep what a worker has counted, and forget its gauges: its connections ended with it, which counts too."""
         self._gone.add(worker)
         for head, values in self._last.pop(worker, {}).items():
             series = self._series[head]
             if series.kind == _GAUGE:
-                series.values[0] -= _VALUES[_GAUGE].unpack(values)[0]
+                (value,) = _VALUES[_GAUGE].unpack(values)
+                series.values[0] -= value
+                if series.name == LEDGER_CONNECTIONS and value:
+                    self._at(_CLOSED_HEAD, _COUNTER).values[0] += value
 
     def outcomes(self) -> Iterator[Outcome]:
         """Calls and durations by command and outcome, in the order of their names."""
@@ -142,6 +145,12 @@ class Totals:
     def gauge(self, name: str) -> dict[str, int]:
         """The values of a gauge by label, summed over the living workers. Example: `{"tcp": 12, "unix": 0}`."""
         return {series.label: series.values[0] for series in self._of(_GAUGE) if series.name == name}
+
+    def _at(self, head: bytes, kind: int) -> _Series:
+        series = self._series.get(head)
+        if series is None:
+            series = self._series[head] = _Series(head, kind, *_key(head))
+        return series
 
     def _of(self, kind: int) -> list[_Series]:
         found = [series for series in self._series.values() if series.kind == kind]

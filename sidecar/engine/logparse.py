@@ -40,10 +40,12 @@ _JSON = re.compile(
 # The private engine has no port; people would take this for the server's.
 _NO_PORT = re.compile(r"(Running mode=\w+), port=0\.")
 
-# A fatal configuration error quotes the line it stopped at, and these lines hold secrets; misspelt ones too
-# (`requirepas x`, `requirepass=x`).
+# A fatal configuration error quotes the line it stopped at, and any line may hold a secret: misspelt ones too
+# (`reqirepwd x`, `requirepass=x`), and those where it is not the first word that says so (`sentinel auth-pass m x`,
+# `usr bob on >x`). Only the first word is sure to be none. Hiding a harmless value costs less than showing a password.
 _QUOTED_SECRET = re.compile(
-    r"^(?P<quote>>>> ')(?P<name>[\"']?(?:user\b|[^\s=:]*(?:pas|auth))[^\s=:]*)[\s=:].*$", re.IGNORECASE | re.DOTALL
+    r"^(?P<quote>>>> ')(?=.*(?:pas|pwd|auth|secret|cred|key|user|acl|token|\s[\"']?[<>]))(?P<name>[^\s=:]*)[\s=:].*$",
+    re.IGNORECASE | re.DOTALL,
 )
 
 

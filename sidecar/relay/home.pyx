@@ -18,13 +18,19 @@ from sidecar.relay.pending cimport (
 )
 from sidecar.relay.reply_framer cimport ReplyFramer
 from sidecar.relay.shared cimport Relay, now_ns
+from telemetry import lookups
 from telemetry.ledger cimport Ledger, Row
 
-cdef enum:
-    NIL = 1        # telemetry/lookups.py
+cdef enum:         # telemetry/lookups.py
+    NIL_RULE = 1
     EMPTY_RULE = 2
     ZERO_RULE = 3
-    EACH = 4
+    EACH_RULE = 4
+    ARGUMENTS_RULE = 5
+
+if (NIL_RULE, EMPTY_RULE, ZERO_RULE, EACH_RULE, ARGUMENTS_RULE) != \
+        (lookups.NIL, lookups.EMPTY, lookups.ZERO, lookups.EACH, lookups.ARGUMENTS):
+    raise ImportError("the rules of telemetry.lookups have other numbers in sidecar.relay.home")
 
 cdef Py_ssize_t _PENDING_MAX = 2_000_000       # commands in flight in one session: 48 MB; beyond it the session goes raw
 
@@ -364,17 +370,17 @@ cdef class HomeRoute:
                 self.relay.on_unknown()
         elif row.rule:
             found = 0
-            if row.rule == NIL:
-                found = not framer.null
+            if row.rule == NIL_RULE:
+                found = not framer.null and (framer.count != 0 or framer.type not in (42, 126, 37))    # * ~ %
             elif row.rule == EMPTY_RULE:
                 found = not framer.null and framer.count != 0
             elif row.rule == ZERO_RULE:
                 found = framer.integer != 0
-            elif row.rule == EACH:
+            elif row.rule == EACH_RULE:
                 row.totals.hits += framer.count - framer.nulls
                 row.totals.misses += framer.nulls
                 return 0
-            else:
+            elif row.rule == ARGUMENTS_RULE:
                 row.totals.hits += framer.integer
                 row.totals.misses += entry.expected - framer.integer
                 return 0

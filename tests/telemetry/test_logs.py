@@ -6,7 +6,11 @@ import logging
 import os
 import pty
 import re
+import select
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -15,6 +19,7 @@ from typing import Any
 import pytest
 
 from telemetry import logs
+from tests.conftest import PATIENCE_S
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +44,14 @@ class Output:
             return os.read(self.reading, 1 << 20).decode()
         except BlockingIOError:
             return ""
+
+    def lines_to(self, end: bytes) -> list[bytes]:
+        """What arrives up to the line that holds `end`."""
+        data = b""
+        while end not in data or not data.endswith(b"\n"):
+            assert select.select([self.reading], [], [], PATIENCE_S)[0], "nothing arrives any more"
+            data += os.read(self.reading, 1 << 20)
+        return data.splitlines()
 
     def records(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.text().splitlines()]
@@ -318,3 +331,50 @@ def test_configuring_twice_writes_every_line_once(pipe: Output) -> None:
     logs.configure(stdout=pipe.writing)
     logging.getLogger("uvicorn.error").warning("Once.")
     assert [record["message"] for record in pipe.records()] == ["Once."]
+
+
+def test_at_the_exit_a_reader_that_comes_back_gets_what_waits() -> None:
+    script = """
+import sys
+import threading
+from telemetry import logs
+logs._LAST_LINES_WITHIN_S = 60
+for i in range(2000):
+    logs.get_logger().notice("test.event", str(i), filling="x" * 100)
+print("all said", file=sys.stderr, flush=True)
+"""
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert select.select([process.stderr], [], [], PATIENCE_S)[0], "a line waits for the reader"
+        assert [json.loads(line)["message"] for line in process.stdout] == [str(i) for i in range(2000)]
+        assert process.wait() == 0
+
+
+def test_at_the_exit_a_reader_that_does_not_come_back_is_not_waited_for() -> None:
+    script = """
+from telemetry import logs
+for i in range(10_000):
+    logs.get_logger().notice("test.event", str(i), filling="x" * 200)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.wait(PATIENCE_S) == 0
+
+
+def test_a_reader_that_comes_back_learns_in_the_logs_own_form_what_it_has_missed(pipe: Output) -> None:
+    logs.configure(stdout=pipe.writing)
+    said = 10_000
+
+    def say() -> None:
+        for i in range(said):
+            logs.get_logger().notice("test.event", str(i), filling="x" * 200)
+
+    thread = threading.Thread(target=say, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive(), "a line waits for the reader"
+    *kept, loss = [json.loads(line) for line in pipe.lines_to(b"log.lines_lost")]
+    assert [record["message"] for record in kept] == [str(i) for i in range(len(kept))]
+    assert (loss["level"], loss["severity_number"], loss["lines"]) == ("warning", 13, said - len(kept))
+    assert loss["message"] == f"Log lines were lost because nobody read them: {said - len(kept)}."

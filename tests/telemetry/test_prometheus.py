@@ -172,6 +172,13 @@ def test_every_instrument_of_the_table_is_a_family_with_its_type_and_unit() -> N
         ("text/html", "text/plain; version=0.0.4"),
         ("application/openmetrics-text;version=1.0.0,text/plain;q=0.5", "application/openmetrics-text; version=1.0.0"),
         ("application/openmetrics-text;version=nonsense", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text;version=7.7.7", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        ("application/openmetrics-text;version=2.0.0", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        ("application/openmetrics-text", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        ("application/openmetrics-text;q=0, text/plain", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text; version=1.0.0; q=0.000, */*", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text; Q=0; version=1.0.0", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text;q=0.05,text/plain;q=0", "application/openmetrics-text; version=1.0.0"),
     ],
 )
 def test_a_scraper_gets_the_format_it_asks_for_and_plain_text_otherwise(accept: str, content_type: str) -> None:

@@ -68,6 +68,25 @@ def test_gauges_of_a_dead_worker_go_with_it() -> None:
     assert totals.gauge("commands.in_flight") == {"": 0}
 
 
+def test_connections_of_a_dead_worker_count_as_closed() -> None:
+    def balance() -> tuple[int, int]:
+        opened, closed = (sum(totals.counter(f"connections.{what}").values()) for what in ("opened", "closed"))
+        return opened - closed, sum(totals.gauge("connections").values())
+
+    totals = Totals()
+    totals.apply(1, frame(counter("connections.opened", 9), counter("connections.closed", 2)))
+    totals.apply(1, frame(gauge("connections", 4, "tcp"), gauge("connections", 3, "unix")))
+    totals.apply(2, frame(counter("connections.opened", 5), gauge("connections", 5, "tcp")))
+    totals.worker_gone(1)
+    assert balance() == (5, 5)
+    totals.worker_gone(2)
+    totals.worker_gone(2)
+    assert balance() == (0, 0)
+    assert totals.counter("connections.closed") == {"": 14}
+    totals.apply(3, frame(counter("connections.opened", 1), counter("connections.closed", 1)))
+    assert totals.counter("connections.closed") == {"": 15}
+
+
 def test_a_frame_that_arrives_after_its_worker_was_given_up_is_not_counted_twice() -> None:
     totals = Totals()
     last_words = frame(outcome("GET", calls=5), gauge("connections", 1, "tcp"))
