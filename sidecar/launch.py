@@ -67,7 +67,7 @@ class Launch:
         # fmt: on
         for name, value in self.injected().items():
             words += [f"--{name}", value]
-        if self.role is not None:
+        if self.role is not None and self.role.seen:
             words += ["--replicaof", *(self.role.primary or ("no", "one"))]
         return words
 

@@ -6,7 +6,11 @@ knows what the last look at the engine showed, its role among that, and never ac
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+
+# Valkey's words when it becomes a replica (replication.c).
+_FOLLOWS = re.compile(r"(?:REPLICAOF|Failover target|FAILOVER to) (\S+):(\d+) (?:enabled|.*failing over)")
 
 
 class RestartPolicy:
@@ -20,6 +24,8 @@ class RestartPolicy:
     def __init__(self, unsaved: Callable[[int], str | None], *, min_replicas: int = 0) -> None:
         self.primary: tuple[str, str] | None = None
         """Host and port of the primary that the engine follows; None: it is one itself."""
+        self.seen = False
+        """Whether the engine has been looked at: before, its role is what the configuration says."""
         self._unsaved = unsaved
         self._changes = 0
         self._min_replicas = min_replicas
@@ -37,6 +43,7 @@ class RestartPolicy:
 
     def saw_info(self, info: Mapping[str, str]) -> None:
         """Take over INFO replication and persistence."""
+        self.seen = True
         follows = info.get("role", "master") != "master"
         self.primary = (info.get("master_host", ""), info.get("master_port", "")) if follows else None
         self._changes = int(info.get("rdb_changes_since_last_save", "0") or 0)
@@ -45,9 +52,13 @@ class RestartPolicy:
         self._asked = False
 
     def saw_log(self, message: str) -> None:
-        """A replica that came since the last poll is only in the log."""
+        """A replica that came, and a role that changed, since the last poll are only in the log."""
         if "asks for synchronization" in message:
             self._asked = True
+        elif message.startswith("PRIMARY MODE enabled"):
+            self.seen, self.primary = True, None
+        elif match := _FOLLOWS.match(message):
+            self.seen, self.primary = True, (match[1], match[2])
 
     def refusal(self) -> str | None:
         """Why it must not be started again, as the end of a sentence; None when it may."""
@@ -58,7 +69,7 @@ class RestartPolicy:
             who = f"{self._attached} replica{'s are' if self._attached > 1 else ' is'} attached"
         else:
             who = "replicas follow it"
-        return f"{unsaved} and {who}: they would lose their data, too"
+        return f"{unsaved} and {who}: a restart would take from them what they have"
 
 
 def parse_info(text: str) -> dict[str, str]:

@@ -49,6 +49,29 @@ def test_a_replica_itself_gets_its_data_again_from_its_primary() -> None:
     assert policy.refusal() is None
 
 
+def test_the_role_is_known_from_the_last_look_and_from_the_log_since() -> None:
+    policy = RestartPolicy(lambda _changes: None)
+    assert not policy.seen  # it is what the configuration says
+    policy.saw_info({"role": "slave", "master_host": "::1", "master_port": "7001"})
+    assert policy.seen
+    assert policy.primary == ("::1", "7001")
+    policy.saw_log("PRIMARY MODE enabled (user request from 'id=3')")
+    assert policy.primary is None
+    policy.saw_log("REPLICAOF 10.0.0.1:7002 enabled (user request from 'id=3')")
+    assert policy.primary == ("10.0.0.1", "7002")
+    policy.saw_info(PRIMARY)
+    assert policy.primary is None
+    policy.saw_log("Failover target 10.0.0.1:7003 is synced, failing over.")
+    assert policy.primary == ("10.0.0.1", "7003")
+
+
+def test_changes_since_the_last_snapshot_are_told() -> None:
+    policy = RestartPolicy(lambda changes: f"{changes} changes are missing")
+    policy.saw_info({**PRIMARY, "connected_slaves": "1", "rdb_changes_since_last_save": "7"})
+    refusal = "7 changes are missing and 1 replica is attached: a restart would take from them what they have"
+    assert policy.refusal() == refusal
+
+
 def test_info_is_read_into_names_and_values() -> None:
     assert parse_info("# Replication\r\nrole:master\r\nslave0:ip=::1,port=1\r\n") == {
         "role": "master",
