@@ -112,10 +112,6 @@ class Configuration:
         """How many workers to start."""
         return default_workers() if self.sidecar.workers is None else self.sidecar.workers
 
-    def was_given(self, name: str) -> bool:
-        """Whether the user set it: "port", "sidecar-http-port". False means that its value is the default."""
-        return name in self.origins
-
     def is_beside(self, name: str) -> bool:
         """Whether it was given beside the conf file, and so counts more than the file."""
         return name in self.origins and self.origins[name].kind in BESIDE

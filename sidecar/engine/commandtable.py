@@ -90,6 +90,3 @@ async def probe(binary: str, folder: Path, children: Children) -> Table:
         await child.wait()
         with contextlib.suppress(OSError):
             (folder / "probe.sock").unlink()
-
-
-__all__ = ["EngineError", "Table", "UnreachableError", "flatten", "probe", "read"]

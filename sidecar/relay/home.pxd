@@ -58,6 +58,7 @@ cdef class HomeRoute:
     cdef int _take(self, const char* data, Py_ssize_t n, long long now) except -1
     cdef object _plan(self)
     cdef bint _out_of_band(self)
+    cdef bint _is_monitor_line(self) noexcept
     cdef bint _in_pubsub(self) noexcept
     cdef int _frame(self, long long now) except -1
     cdef int _confirmation(self, int kind, long long now) except -1

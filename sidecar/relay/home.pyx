@@ -11,7 +11,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from libc.string cimport memcmp
 
 from sidecar.relay.channel cimport HOLD, Channel
-from sidecar.relay.framer cimport BROKEN, FRAME, HEADER, MORE
+from sidecar.relay.framer cimport ARRAY, BIG_ERROR, BROKEN, ERROR, FRAME, HEADER, MAP, MORE, PUSH, STATUS
 from sidecar.relay.pending cimport (
     BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, ENDS, EXEC_REPLY, HELLO_REPLY, MONITOR_REPLY, MULTI_REPLY, OPENS, PLANNED, Pending, PendingQueue,
     REFUSAL, REPLY, RESET_REPLY, SILENT, SUBSCRIPTION_SHIFT, SYNC_REPLY, UNMEASURED,
@@ -183,7 +183,7 @@ cdef class HomeRoute:
                         p += 1
                     if p == end:
                         break
-                    if p[0] != 45:
+                    if p[0] != ERROR:
                         if self.relay.ledger.enabled:
                             self.relay.ledger.reply(front.command, now - front.at_ns, front.size, 0)
                         self.replica = True
@@ -213,7 +213,7 @@ cdef class HomeRoute:
                 continue
             whole = bytes(self.collected)
             self.collected = None
-            if self._out_of_band() or (self.in_multi and self.executing == 0 and framer.type == 43 and whole == b"+QUEUED\r\n"):
+            if self._out_of_band() or (self.in_multi and self.executing == 0 and framer.type == STATUS and whole == b"+QUEUED\r\n"):
                 self.owner.deliver(whole, len(whole))
                 self._frame(now)
                 continue
@@ -264,11 +264,14 @@ cdef class HomeRoute:
     cdef bint _out_of_band(self):
         """Whether the frame is no reply: a push, a monitor line, a message in RESP2."""
         cdef ReplyFramer framer = self.replies
-        if framer.type == 62:
+        if framer.type == PUSH or self._is_monitor_line():
             return True
-        if self.monitor and framer.type == 43 and framer.head_length > 0 and 48 <= framer.head[0] <= 57:
-            return True
-        return framer.type == 42 and self._in_pubsub() and self._message_kind() == 1
+        return framer.type == ARRAY and self._in_pubsub() and self._message_kind() == 1
+
+    cdef bint _is_monitor_line(self) noexcept:
+        """Whether the frame is a command of somebody's, with its time before it."""
+        cdef ReplyFramer framer = self.replies
+        return self.monitor and framer.type == STATUS and framer.head_length > 0 and 48 <= framer.head[0] <= 57
 
     cdef bint _in_pubsub(self) noexcept:
         """Whether an array may be a message or a confirmation."""
@@ -296,15 +299,15 @@ cdef class HomeRoute:
             self.executing = framer.count
             self.header_size = framer.size
             return self._complete(now) if self.executing == 0 else 0
-        if framer.type == 62 or (framer.type == 42 and self._in_pubsub()):
+        if framer.type == PUSH or (framer.type == ARRAY and self._in_pubsub()):
             kind = self._message_kind()
             if kind:
-                self.pushes = framer.type == 62
+                self.pushes = framer.type == PUSH
             if kind > 1:
                 return self._confirmation(kind, now)
-            if kind == 1 or framer.type == 62:
+            if kind == 1 or framer.type == PUSH:
                 return 0
-        if self.monitor and framer.type == 43 and framer.head_length > 0 and 48 <= framer.head[0] <= 57:
+        if self._is_monitor_line():
             return 0
         if self.executing:
             entry = self.queued.front()
@@ -317,7 +320,7 @@ cdef class HomeRoute:
             self.executing -= 1
             if self.executing:
                 return 0
-            framer.type = 42                   # EXEC itself: the array, whatever its last element was
+            framer.type = ARRAY                   # EXEC itself: the array, whatever its last element was
             framer.size = self.header_size
             return self._complete(now)
         if front == NULL:
@@ -359,7 +362,7 @@ cdef class HomeRoute:
         cdef long long found
         if not ledger.enabled or entry.awaiting >= REFUSAL:
             return 0
-        if framer.type == 45 or framer.type == 33:
+        if framer.type == ERROR or framer.type == BIG_ERROR:
             return ledger.error(entry.command, framer.head, framer.head_length, duration, entry.size, framer.size)
         row = ledger.reply(entry.command, duration, entry.size, framer.size)
         if entry.flags & BLOCKS:
@@ -406,9 +409,9 @@ cdef class HomeRoute:
         """The oldest command in flight has its whole reply."""
         cdef ReplyFramer framer = self.replies
         cdef Pending entry = self.pending.front()[0]
-        cdef bint failed = framer.type == 45 or framer.type == 33
+        cdef bint failed = framer.type == ERROR or framer.type == BIG_ERROR
         cdef Pending* moved
-        if self.in_multi and framer.type == 43 and entry.awaiting != EXEC_REPLY and framer.head_length >= 6 \
+        if self.in_multi and framer.type == STATUS and entry.awaiting != EXEC_REPLY and framer.head_length >= 6 \
                 and memcmp(framer.head, b"QUEUED", 6) == 0:
             if entry.awaiting != REPLY and entry.awaiting != HELLO_REPLY:    # what it does inside EXEC cannot be followed
                 return self._go_raw("transaction")
@@ -447,7 +450,7 @@ cdef class HomeRoute:
                 if not failed:
                     self.monitor = True
             elif entry.awaiting == HELLO_REPLY and not failed:
-                self.pushes = framer.type == 37
+                self.pushes = framer.type == MAP
             elif entry.awaiting == SYNC_REPLY:     # refused: an ordinary session again
                 self.owner.follow()
         return self._unanswered()

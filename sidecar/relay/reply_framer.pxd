@@ -35,4 +35,5 @@ cdef class ReplyFramer:
     cdef const char* _whole(self, const char* p, const char* end) noexcept nogil
     cdef void reset(self) noexcept nogil
     cdef bint _element_done(self) noexcept nogil
+    cdef void _null(self, char type) noexcept nogil
     cdef void _open(self, long long elements) noexcept nogil

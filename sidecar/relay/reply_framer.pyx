@@ -6,7 +6,10 @@ RESP2 and of the RESP3 specification, streamed forms included.
 
 from libc.string cimport memchr
 
-from sidecar.relay.framer cimport BROKEN, DIGITS, FRAME, HEADER, MINUS, MORE, NO_DIGIT, NUMBER_MAX, QUESTION
+from sidecar.relay.framer cimport (
+    ARRAY, ATTRIBUTE, BIG_ERROR, BIG_NUMBER, BOOLEAN, BROKEN, CHUNK, DIGITS, DOUBLE, END, ERROR, FRAME, HEADER, INTEGER, MAP, MINUS, MORE,
+    NO_DIGIT, NULL_VALUE, NUMBER_MAX, PUSH, QUESTION, SET, STATUS, STRING, VERBATIM,
+)
 
 cdef enum:
     R_TYPE, R_LINE, R_NUMBER, R_BODY
@@ -40,6 +43,13 @@ cdef class ReplyFramer:
         self.remaining -= 1
         return self.remaining == 0 and self.depth == 0
 
+    cdef void _null(self, char type) noexcept nogil:
+        """A null of this type: the whole reply, or an element."""
+        if self.type == type and not self.opened and self.remaining == 1:
+            self.null = True
+        else:
+            self.nulls += 1
+
     cdef void _open(self, long long elements) noexcept nogil:
         """An aggregate's header is complete: the aggregate itself is replaced by its elements."""
         self.remaining += elements - 1
@@ -50,7 +60,7 @@ cdef class ReplyFramer:
         cdef long long n = 0
         cdef unsigned int digit
         cdef char c = p[0]
-        if c == 36 or c == 58:    # $ :
+        if c == STRING or c == INTEGER:
             while q < end and n < NUMBER_MAX:
                 digit = <unsigned char>q[0] - 48
                 if digit > 9:
@@ -60,13 +70,13 @@ cdef class ReplyFramer:
             if q == p + 1 or end - q < 2 or q[0] != 13 or q[1] != 10:
                 return NULL
             q += 2
-            if c == 58:
+            if c == INTEGER:
                 self.integer = n
             else:
                 if end - q < n + 2:
                     return NULL
                 q += n + 2
-        elif c == 43:    # +
+        elif c == STATUS:
             while q < end and q[0] != 10 and n < HEAD_MAX:
                 self.head[n] = q[0]
                 n += 1
@@ -101,19 +111,19 @@ cdef class ReplyFramer:
                 p += 1
                 self.line_type = c
                 top = self.type == 0 and self.remaining == 1 and self.depth == 0
-                if top and c != 124:
-                    if c == 59 or c == 46:
+                if top and c != ATTRIBUTE:
+                    if c == CHUNK or c == END:
                         self.event = BROKEN
                         return p
                     self.type = c
                     self.child_index = 0    # an attribute may have gone before
                     self.first_length = 0
                     self.nulls = 0
-                if c == 36 or c == 42 or c == 37 or c == 126 or c == 62 or c == 124 or c == 61 or c == 33 or c == 59:    # $ * % ~ > | = ! ;
+                if c == STRING or c == ARRAY or c == MAP or c == SET or c == PUSH or c == ATTRIBUTE or c == VERBATIM or c == BIG_ERROR or c == CHUNK:
                     self.number_state = NO_DIGIT
                     self.number = 0
                     self.state = R_NUMBER
-                elif c == 43 or c == 45 or c == 58 or c == 95 or c == 44 or c == 35 or c == 40 or c == 46:    # + - : _ , # ( .
+                elif c == STATUS or c == ERROR or c == INTEGER or c == NULL_VALUE or c == DOUBLE or c == BOOLEAN or c == BIG_NUMBER or c == END:
                     self.number_state = NO_DIGIT
                     self.number = 0
                     self.state = R_LINE
@@ -123,7 +133,7 @@ cdef class ReplyFramer:
             elif self.state == R_LINE:
                 newline = <const char*>memchr(p, 10, end - p)
                 n = (newline if newline != NULL else end) - p
-                if self.line_type == 58:    # an integer: keep its value
+                if self.line_type == INTEGER:    # an integer: keep its value
                     for i in range(n):
                         c = p[i]
                         if 48 <= c <= 57:
@@ -142,14 +152,14 @@ cdef class ReplyFramer:
                 p += 1
                 self.state = R_TYPE
                 c = self.line_type
-                if c == 58:
+                if c == INTEGER:
                     self.integer = -self.number if self.number_state == MINUS else self.number
-                elif c == 95:
-                    if self.type == 95:
+                elif c == NULL_VALUE:
+                    if self.type == NULL_VALUE:
                         self.null = True
                     else:
                         self.nulls += 1
-                elif c == 46:    # the end of a streamed aggregate
+                elif c == END:    # the end of a streamed aggregate
                     if self.depth == 0:
                         self.event = BROKEN
                         return p
@@ -191,17 +201,14 @@ cdef class ReplyFramer:
                     return p
                 c = self.line_type
                 done = False
-                if c == 36 or c == 61 or c == 33 or c == 59:    # strings
+                if c == STRING or c == VERBATIM or c == BIG_ERROR or c == CHUNK:    # strings
                     if self.number_state == QUESTION:
                         self.state = R_TYPE    # chunks follow, each `;length`
                         continue
-                    if c == 59 and self.number == 0:
+                    if c == CHUNK and self.number == 0:
                         done = True
                     elif self.number_state == MINUS:
-                        if self.type == c and not self.opened and self.remaining == 1:
-                            self.null = True
-                        else:
-                            self.nulls += 1
+                        self._null(c)
                         done = True
                     else:
                         self.body_left = self.number + 2
@@ -209,16 +216,13 @@ cdef class ReplyFramer:
                         continue
                 else:
                     if self.number_state == MINUS:
-                        if self.type == c and not self.opened and self.remaining == 1:
-                            self.null = True
-                        else:
-                            self.nulls += 1
+                        self._null(c)
                         done = True
                     else:
                         if self.type == c and not self.opened and self.remaining == 1:
                             self.opened = True
-                            self.count = -1 if self.number_state == QUESTION else (self.number * 2 if c == 37 else self.number)
-                            if self.descend and c == 42 and self.number_state != QUESTION:
+                            self.count = -1 if self.number_state == QUESTION else (self.number * 2 if c == MAP else self.number)
+                            if self.descend and c == ARRAY and self.number_state != QUESTION:
                                 self.size += p - began
                                 self.event = HEADER
                                 return p
@@ -231,9 +235,9 @@ cdef class ReplyFramer:
                             self.remaining = _MANY
                             self.state = R_TYPE
                             continue
-                        if c == 37:
+                        if c == MAP:
                             self._open(self.number * 2)
-                        elif c == 124:
+                        elif c == ATTRIBUTE:
                             self._open(self.number * 2 + 1)    # the value it describes follows
                         else:
                             self._open(self.number)
@@ -254,13 +258,13 @@ cdef class ReplyFramer:
                 n = end - p
                 if n > self.body_left:
                     n = self.body_left
-                if self.type == 33:
+                if self.type == BIG_ERROR:
                     for i in range(n):
                         if self.head_length == HEAD_MAX or self.body_left - i <= 2:
                             break
                         self.head[self.head_length] = p[i]
                         self.head_length += 1
-                elif self.child_index == 0 and (self.type == 42 or self.type == 62):
+                elif self.child_index == 0 and (self.type == ARRAY or self.type == PUSH):
                     for i in range(n):
                         if self.first_length == 16 or self.body_left - i <= 2:
                             break
@@ -271,7 +275,7 @@ cdef class ReplyFramer:
                 if self.body_left:
                     break
                 self.state = R_TYPE
-                if self.line_type == 59:
+                if self.line_type == CHUNK:
                     continue    # one chunk of a streamed string; the last one has length 0
                 self.child_index += 1
                 if self._element_done():

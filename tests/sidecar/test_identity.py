@@ -7,7 +7,6 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from sidecar.relay.listener import PROTECTED_ERROR
@@ -30,14 +29,8 @@ def talk(server: Server, *requests: str, host: str = "127.0.0.1") -> bytes:
     return receive(sock).removesuffix(b"+OK\r\n")
 
 
-def engine_of(server: Server) -> psutil.Process:
-    children = psutil.Process(server.process.pid).children()
-    (engine,) = [child for child in children if "sidecar.relay.worker" not in child.cmdline()]
-    return engine
-
-
 def assert_engine_has_no_port(server: Server) -> None:
-    assert engine_of(server).net_connections("tcp") == []
+    assert server.engine.net_connections("tcp") == []
 
 
 # ---- protected mode
@@ -253,7 +246,7 @@ def test_without_the_default_user_we_still_serve(start: Start, tmp_path: Path, g
     assert (calls["SET", ""], calls["GET", ""]) == (1, 1)
     assert server.get("/readyz")[0] == 200
     assert server.log_text().count("engine.no_rights") == (0 if given else 1)
-    assert "own" not in " ".join(word for word in engine_of(server).cmdline())
+    assert "own" not in " ".join(word for word in server.engine.cmdline())
 
 
 @pytest.mark.parametrize("source", ["argument", "file", "run time"])
@@ -271,7 +264,7 @@ def test_the_password_holds_whoever_gave_it(start: Start, tmp_path: Path, source
     assert talk(server, "AUTH wrong").startswith(b"-WRONGPASS")
     assert talk(server, 'AUTH "se cret"', "GET k") == b"+OK\r\n$-1\r\n"
     server.password = "se cret"
-    engine_of(server).kill()
+    server.engine.kill()
     wait_until(lambda: "engine.restarted" in server.log_text(), "the engine is started again")
     wait_until(lambda: server.get("/readyz")[0] == 200, "the server is ready")
     # As when valkey-server is started again: what was only set at run time is forgotten.

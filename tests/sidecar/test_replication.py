@@ -214,7 +214,7 @@ def test_a_replica_comes_back_to_a_restarted_engine(start: Start, start_bare: St
     replica = start_bare(*_AT_ONCE, "--replicaof", "127.0.0.1", str(primary.port))
     in_step(replica)
     write_many(primary, "before")
-    engine_of(primary).kill()
+    primary.engine.kill()
     wait_until(lambda: "engine.restarted" in primary.log_text(), "the engine is started again")
     wait_until(lambda: info_or_none(primary) is not None, "the engine answers")
     write_many(primary, "after")
@@ -228,12 +228,6 @@ def info_or_none(server: Server) -> dict[str, object] | None:
         return info(server)
     except valkey.ValkeyError:
         return None
-
-
-def engine_of(server: Server) -> psutil.Process:
-    children = psutil.Process(server.process.pid).children()
-    (engine,) = [child for child in children if "sidecar.relay.worker" not in child.cmdline()]
-    return engine
 
 
 # ---- PSYNC that is refused

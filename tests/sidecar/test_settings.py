@@ -36,8 +36,8 @@ def test_without_anything_the_defaults_hold() -> None:
     assert configuration.extra_text == ""
     assert configuration.engine_directives == ()
     assert configuration.dir == str(Path.cwd())
-    assert not configuration.was_given("sidecar-http-port")
-    assert not configuration.was_given("port")
+    assert "sidecar-http-port" not in configuration.origins
+    assert "port" not in configuration.origins
 
 
 def test_an_argument_counts_before_the_environment_before_the_file_before_the_default(tmp_path: Path) -> None:
@@ -54,8 +54,8 @@ def test_an_argument_counts_before_the_environment_before_the_file_before_the_de
         "environment variable SIDECAR_HTTP_BIND",
         f"{conf}, line 3",
     ]
-    assert configuration.was_given("sidecar-http-port")
-    assert not configuration.was_given("sidecar-ledger")
+    assert "sidecar-http-port" in configuration.origins
+    assert "sidecar-ledger" not in configuration.origins
 
 
 def test_options_count_before_standard_input_before_the_file(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_what_kubernetes_injects_for_a_service_called_sidecar_never_matters() ->
 def test_the_address_of_a_service_called_like_a_setting_is_ignored_with_a_warning() -> None:
     configuration = load(environment={"SIDECAR_HTTP_PORT": "tcp://10.0.0.1:80"})
     assert configuration.sidecar.http_port == 9121
-    assert not configuration.was_given("sidecar-http-port")
+    assert "sidecar-http-port" not in configuration.origins
     (warning,) = configuration.warnings
     assert warning.startswith("environment variable SIDECAR_HTTP_PORT is ignored")
 

@@ -12,18 +12,12 @@ import subprocess
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import valkey
 
 from sidecar.processes import raise_open_files
 from tests.conftest import Server, Start, receive, wait_until
-from tests.sidecar.relay.test_streams import workers
 from tests.sidecar.relay.test_transparency import lines
-
-
-def engine(server: Server) -> psutil.Process:
-    return next(p for p in psutil.Process(server.process.pid).children() if "valkey-server" in p.name())
 
 
 @pytest.mark.parametrize("count", ["1", "3"])
@@ -54,7 +48,7 @@ def test_maxclients_survives_a_dead_worker(start: Start) -> None:
         sock = server.connect()
         sock.sendall(b"PING\r\n")
         receive(sock, b"+PONG\r\n")
-    workers(server)[0].kill()
+    server.children("worker")[0].kill()
 
     def all_places_free() -> bool:
         socks = [server.connect() for _ in range(5)]
@@ -134,7 +128,7 @@ def _pings(client: valkey.Valkey) -> bool:
 
 def test_a_client_waits_for_an_engine_that_comes_back(start: Start) -> None:
     server = start("--save", "", "--sidecar-engine-timeout", "10")
-    child = engine(server)
+    child = server.engine
     child.kill()
     child.wait(10)  # whom a dying engine still accepts goes with it
     sock = server.connect()
@@ -144,7 +138,7 @@ def test_a_client_waits_for_an_engine_that_comes_back(start: Start) -> None:
 
 def test_without_an_engine_a_client_gets_an_error_and_not_silence(start: Start) -> None:
     server = start("--save", "", "--sidecar-engine-timeout", "0.3")
-    path = Path(re.search(r"unixsocket:(\S+)", " ".join(engine(server).cmdline()))[1])  # type: ignore[index]
+    path = Path(re.search(r"unixsocket:(\S+)", " ".join(server.engine.cmdline()))[1])  # type: ignore[index]
     moved = path.rename(path.with_name("moved"))
     try:
         sock = server.connect()
@@ -159,7 +153,7 @@ def test_a_crashed_engine_closes_its_clients_and_counts_what_was_in_flight(start
     sock = server.connect()
     sock.sendall(lines("DEBUG SLEEP 30"))
     wait_until(lambda: server.metrics()["valkey_command_in_flight"] == 1, "the engine is busy")
-    engine(server).kill()
+    server.engine.kill()
     assert receive(sock) == b""
     wait_until(lambda: server.calls().get(("DEBUG", "connection_lost")) == 1, "the lost command is counted")
     with server.client() as client:
@@ -172,7 +166,7 @@ def test_counts_survive_a_worker_crash(start: Start) -> None:
         for i in range(100):
             client.set("a", i)
         assert server.calls()[("SET", "")] == 100
-        workers(server)[0].kill()
+        server.children("worker")[0].kill()
         wait_until(lambda: _pings(client), "a new worker serves")
         for i in range(50):
             client.set("a", i)
@@ -222,11 +216,13 @@ def test_a_rush_of_connections_is_served(start: Start) -> None:
                     assert time.monotonic() < deadline
         for sock in socks:
             assert receive(sock, b"+PONG\r\n", timeout=20) == b"+PONG\r\n"
-        used = [p.num_fds() for p in workers(server)]
+        used = [p.num_fds() for p in server.children("worker")]
     finally:
         for sock in socks:
             sock.close()
-    wait_until(lambda: sum(p.num_fds() for p in workers(server)) < sum(used) / 2, "the descriptors are free again")
+    wait_until(
+        lambda: sum(p.num_fds() for p in server.children("worker")) < sum(used) / 2, "the descriptors are free again"
+    )
 
 
 def test_a_reset_connection_frees_everything(server: Server) -> None:
@@ -253,7 +249,7 @@ def test_a_client_that_leaves_while_its_reply_is_prepared_leaves_nothing(server:
 
 def test_workers_ignore_the_terminals_signals(start: Start) -> None:
     server = start("--save", "")
-    for worker in workers(server):
+    for worker in server.children("worker"):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             worker.send_signal(number)
     with server.client() as client:

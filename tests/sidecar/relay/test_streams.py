@@ -8,7 +8,6 @@ import struct
 import threading
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.conftest import PATIENCE_S, Server, Start, receive, receive_exactly, wait_until
@@ -19,11 +18,7 @@ _MIB = 1 << 20
 
 def worker_memory(server: Server) -> int:
     """Resident bytes of all workers together."""
-    return sum(p.memory_info().rss for p in workers(server))
-
-
-def workers(server: Server) -> list[psutil.Process]:
-    return [p for p in psutil.Process(server.process.pid).children() if "sidecar.relay.worker" in p.cmdline()]
+    return sum(p.memory_info().rss for p in server.children("worker"))
 
 
 class Peak:
