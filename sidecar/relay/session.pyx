@@ -226,6 +226,8 @@ cdef class Session(Owner):
         argc = framer.argc - 1
         if argc and (kind == MULTI or kind == EXEC or kind == DISCARD or kind == RESET or kind == MONITOR):
             kind = PLAIN                       # the engine refuses it for its arguments
+        if route.pending.length == 0:          # what was refused has changed nothing
+            self.requesting_multi = route.in_multi
         if kind == HELD:
             request = start[:end - start]
             if args is None:
@@ -237,8 +239,6 @@ cdef class Session(Owner):
             return self._inspect(request, identifier, args, now)
         if framer.is_inline:
             route.upstream.send(start, end - start)
-        if route.pending.length == 0:          # what was refused has changed nothing
-            self.requesting_multi = route.in_multi
         if kind == BLOCKING:
             flags = BLOCKS
         elif kind == MAYBE_BLOCKING:
