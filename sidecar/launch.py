@@ -106,11 +106,11 @@ class Launch:
         min_replicas = int(wanted[0]) if wanted and wanted[0].isdigit() else 0
         return RestartPolicy(self.unsaved, min_replicas=min_replicas)
 
-    def unsaved(self, changes: int) -> str | None:
+    def unsaved(self, was_appending: bool, changes: int) -> str | None:
         """Why an engine that is started now would not have all its data; None when it has.
 
-        changes: since the last snapshot. What was only set at run time does not count: the next start knows nothing of
-        it.
+        was_appending: the last one wrote every change to its append-only file; changes: since its last snapshot. What
+        was only set at run time does not count: the next start knows nothing of it.
         """
         configuration = self._configuration
         appends = self._word("appendonly", "no").lower() == "yes"
@@ -123,7 +123,7 @@ class Launch:
         appended = absolute(folder, self._word("appenddirname", "appendonlydir"))
         manifest = f"{appended}/{self._word('appendfilename', 'appendonly.aof')}.manifest"
         if appends and os.path.exists(encode(manifest)):
-            return None
+            return None if was_appending else "the append-only file lacks changes"
         if not os.path.exists(encode(snapshot)):
             return "nothing has been saved yet"
         return f"the last snapshot lacks {changes} changes" if changes else None

@@ -110,6 +110,10 @@ class Connection(asyncio.Protocol):
     def closed(self) -> bool:
         return self._transport is None or self._transport.is_closing()
 
+    async def lost(self) -> None:
+        """Wait until it is lost."""
+        await self._lost.wait()
+
     async def lost_within(self, seconds: float) -> bool:
         """Wait so long, or until it is lost. Whether it is."""
         with contextlib.suppress(TimeoutError):

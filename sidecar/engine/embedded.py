@@ -19,13 +19,18 @@ from sidecar.engine.connection import Connection, EngineError, UnreachableError
 from sidecar.engine.folder import PrivateFolder
 from sidecar.engine.logparse import LogLine
 from sidecar.engine.output import Output, refuses_to_end, waits_for_replicas
-from sidecar.engine.restart import RestartPolicy, parse_info
+from sidecar.engine.restart import FILES, RestartPolicy, parse_info
 from sidecar.journal import Journal
 from sidecar.processes import Child, Children
 
 _CONNECT_RETRY_S = 0.005
 _CONNECT_RETRY_MOST_S = 0.1
 _POLL_S = 1.0
+# Between two looks at least.
+_LOOK_APART_S = 0.05
+
+# What the engine logs when somebody copies from it, or its role changes.
+_ROLES = ("Replica ", "PRIMARY MODE", "REPLICAOF ", "FAILOVER ", "Failover ")
 
 # A crash within this time of being ready is a crash loop: then the restart waits, longer each time.
 _STABLE_S = 1.0
@@ -107,7 +112,9 @@ class Engine:
         self._stopping = asyncio.Event()
         self._refused = asyncio.Event()
         self._ended = asyncio.Event()
+        self._look = asyncio.Event()
         self._warned_no_rights = False
+        self._probed = False
 
     def spawn(self) -> None:
         """Start the process. The first time this happens before there is an event loop. Raises OSError."""
@@ -117,6 +124,7 @@ class Engine:
         self.child = self._children.spawn("engine", command, pass_fds=self.plan.inherit, output=True)
         self._output = Output(self.child, self._journal, self._saw)
         self._was_ready = False
+        self.policy.new_life()
         self._journal.notice(
             "engine.started", f"Started the engine {self.plan.binary} with pid {self.child.pid}.", pid=self.child.pid
         )
@@ -209,6 +217,8 @@ class Engine:
         words = tuple(self._output.last_words()) if self._output is not None else ()
         if code == 0 and (self.table is not None or self._stopping.is_set()):
             return End(code)
+        if self._stopping.is_set() and child.signal == signal.SIGTERM and not self._was_ready:
+            return End(0)  # it had not begun to listen to signals
         if self._stopping.is_set():
             return End(code, f"the engine {how} while it was shutting down")
         if not self._was_ready and not (self.restarts and child.signal is not None):
@@ -229,7 +239,8 @@ class Engine:
         self._backoff_s = min(self._backoff_s * 2, _BACKOFF_MOST_S)
 
     def _saw(self, line: LogLine) -> None:
-        self.policy.saw_log(line.message)
+        if line.message.startswith(_ROLES):  # a hint: anybody who may run a script can write such a line
+            self._look.set()
         if not self._stopping.is_set():
             return
         if refuses_to_end(line):
@@ -252,10 +263,10 @@ class Engine:
             connection = await self._connect()
             try:
                 await self._introduce(connection)
-                wait = _CONNECT_RETRY_S
                 self.connection = connection
                 await self._learn_version(connection)
                 await self._learn_commands(connection)
+                wait = _CONNECT_RETRY_S
                 await self._await_ready(connection, output)
                 await self._poll(connection)
             except UnreachableError as error:
@@ -297,8 +308,13 @@ class Engine:
 
     async def _learn_commands(self, connection: Connection) -> None:
         try:
-            self.table = await commandtable.read(connection)
-        except EngineError:
+            if not self._probed:
+                self.table = await commandtable.read(connection)
+        except (EngineError, UnreachableError) as refusal:
+            if isinstance(refusal, UnreachableError):
+                if not connection.closed:
+                    raise
+                self._probed = True  # the table is more than client-output-buffer-limit lets us have at once
             if self.table is None:
                 try:
                     self.table = await commandtable.probe(self.plan.binary, self._folder.path, self._children)
@@ -308,7 +324,7 @@ class Engine:
                     )
                     self.table = []
         assert self._observer is not None
-        self._observer.engine_accepts(self.table)
+        self._observer.engine_accepts(self.table or [])
 
     async def refresh_commands(self) -> bool:
         """Read the command table again, for a module that was loaded. True when it has changed."""
@@ -347,26 +363,29 @@ class Engine:
             return
 
     async def _poll(self, connection: Connection) -> None:
-        """Once a second: is it loading (as a replica it may), who copies from it, does it save."""
+        """Now and once a second: is it loading (as a replica it may), who copies from it, does it save and where."""
         while True:
-            if await connection.lost_within(_POLL_S):  # by CLIENT KILL: the engine may be well
-                raise UnreachableError("the engine closed our connection")
+            self._look.clear()
             try:
                 info = parse_info(str(await connection.call("INFO", "replication", "persistence")))
                 self.policy.saw_info(info)
+                if self.policy.asks_for_files:
+                    with contextlib.suppress(EngineError):
+                        pairs = await connection.call("CONFIG", "GET", *FILES)
+                        self.policy.saw_files(dict(zip(pairs[::2], pairs[1::2], strict=True)))
             except EngineError:
-                if connection.closed:
-                    raise UnreachableError("the engine closed our connection") from None
-                continue
+                pass
             except UnreachableError as error:
                 self._set_ready(False, str(error))
-                if connection.closed:
-                    raise
-                continue
-            if info.get("loading") == "1":
-                self._set_ready(False, "the engine is loading its data")
             else:
-                self._set_ready(True)
+                if info.get("loading") == "1":
+                    self._set_ready(False, "the engine is loading its data")
+                else:
+                    self._set_ready(True)
+            if not await connection.lost_within(_LOOK_APART_S):
+                await _first(_POLL_S, connection.lost(), self._look.wait())
+            if connection.closed:  # by CLIENT KILL: the engine may be well
+                raise UnreachableError("the engine closed our connection")
 
     async def _watch_for_refusal(self, began: float) -> None:
         """An engine that answers, though it was asked to end, waits for its replicas or runs a script, or has refused.

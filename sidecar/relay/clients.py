@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from sidecar.link import Link
 from sidecar.relay.plan import Plan, encode, word
 
+Peers = dict[str, list[str]]
+"""By the engine's descriptor, a client's address and the one that it came to, both "" for ourselves."""
+
 _ID_DIGITS = 19
 """The engine's ids are 64-bit numbers."""
 
@@ -69,7 +72,17 @@ def _true_flags(flags: bytes, address: bytes) -> bytes:
     return flags if address.startswith((b"/", b"[/")) else flags.replace(b"U", b"") or b"N"
 
 
-def _true_line(line: bytes, peers: dict[str, list[str]]) -> bytes:
+def _only(reply: bytes, ids: list[bytes]) -> bytes:
+    """CLIENT LIST with the lines of these clients."""
+    text = text_of(reply)
+    if text is None:
+        return reply
+    wanted = {b"id=%b" % identifier for identifier in ids}
+    lines = [line for line in text.splitlines(keepends=True) if line.partition(b" ")[0] in wanted]
+    return as_text(reply, b"".join(lines))
+
+
+def _true_line(line: bytes, peers: Peers) -> bytes:
     """A line of CLIENT LIST; nothing for our own connection, which the supervisor gives no address."""
     match = _ADDRESS.search(line)
     peer = None if match is None else peers.get(match[2].decode())
@@ -109,34 +122,34 @@ class Clients:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._true_list = Plan(transform=self._true_addresses)
 
-    def listed(self, args: list[bytes]) -> Plan:
+    async def listed(self, args: list[bytes]) -> Plan:
         """CLIENT LIST or CLIENT INFO."""
+        # Before and after: who asks may be gone when the reply is there, who came since is not known yet.
+        before = await self._peers()
         filters = _filters(args)
         if filters is None or not filters.ours:
-            return self._true_list
-        ids = [] if filters.ids is None else [b"ID", *(b"%d" % identifier for identifier in filters.ids)]
-        return Plan(encode([*args[:2], *filters.others, *ids]), lambda reply: self._filtered(reply, filters))
-
-    async def _filtered(self, reply: bytes, filters: _Filters) -> bytes:
-        """CLIENT LIST of those who meet filters that are ours to judge."""
-        text = text_of(reply)
-        if text is None:
-            return reply
-        ids, error = await self._ids(filters.ours)
+            return Plan(transform=lambda reply: self._true_addresses(reply, before))
+        wanted, error = await self._ids(filters.ours)
         if error:
-            return _cannot_tell(error)
-        wanted = {b"id=%b" % identifier for identifier in ids}
-        lines = [line for line in text.splitlines(keepends=True) if line.partition(b" ")[0] in wanted]
-        return await self._true_addresses(as_text(reply, b"".join(lines)))
+            return Plan(transform=_unless_refused(_cannot_tell(error)))
+        ids = [] if filters.ids is None else [b"ID", *(b"%d" % identifier for identifier in filters.ids)]
 
-    async def _true_addresses(self, reply: bytes) -> bytes:
+        async def filtered(reply: bytes) -> bytes:
+            return await self._true_addresses(_only(reply, wanted), before)
+
+        return Plan(encode([*args[:2], *filters.others, *ids]), filtered)
+
+    async def _peers(self) -> Peers:
+        peers: Peers = (await self._link.request("clients"))["clients"]
+        return peers
+
+    async def _true_addresses(self, reply: bytes, before: Peers) -> bytes:
         """CLIENT LIST with true addresses, where the engine knows only its Unix socket; without ourselves."""
         text = text_of(reply)
         if text is None:
             return reply
-        peers: dict[str, list[str]] = (await self._link.request("clients"))["clients"]
+        peers = {**before, **await self._peers()}
         return as_text(reply, b"".join(_true_line(line, peers) for line in text.splitlines(keepends=True)))
 
     def killed(self, args: list[bytes], *, trusted: bool) -> Awaitable[Plan] | None:
@@ -209,8 +222,9 @@ def _filters(args: list[bytes]) -> _Filters | None:
             return None
         value = args[at]
         is_flags = option in (b"flags", b"not-flags")
-        if option in _OPTIONS and not (is_flags and not _FLAGS.issuperset(value)):
-            ours[option] = value
+        judged = value.partition(b"\0")[0]  # a C string to the engine
+        if option in _OPTIONS and not (is_flags and not _FLAGS.issuperset(judged)):
+            ours[option] = judged
         else:
             others += args[at - 1 : at + 1]
         at += 1

@@ -52,6 +52,7 @@ cdef class HomeRoute:
     cdef int unfollow(self, str reason, long long now) except -1
     cdef bint streaming(self) noexcept
     cdef bint settled(self) noexcept
+    cdef bint idle(self) noexcept
     cdef bint spared(self) noexcept
     cdef int forget(self, str error_type) except -1
     cdef int close(self) except -1

@@ -133,6 +133,10 @@ cdef class HomeRoute:
         cdef Pending* front = self.pending.front()
         return self.task is None and not self.raw and self.upstream.length == 0 and (front == NULL or front.flags & BLOCKS or self.silent_block)
 
+    cdef bint idle(self) noexcept:
+        """Nothing that was forwarded can still be answered."""
+        return self.pending.length == 0 and not self.silent_block
+
     cdef bint spared(self) noexcept:
         """Whether Valkey's `timeout` does not concern this session now."""
         return self.streaming() or self.pending.length or self.upstream.length or self.silent_block

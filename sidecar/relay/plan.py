@@ -57,17 +57,6 @@ def word(argument: bytes) -> bytes:
     return argument.partition(b"\0")[0].lower()
 
 
-def says_block(args: list[bytes]) -> bool:
-    """Whether XREAD or XREADGROUP has a BLOCK option (it stands before STREAMS)."""
-    at = 1
-    while at < len(args):
-        option = word(args[at])
-        if option in (b"block", b"streams"):
-            return option == b"block"
-        at += {b"group": 3, b"count": 2}.get(option, 1)
-    return False
-
-
 def encode(args: Sequence[bytes]) -> bytes:
     """One request of these arguments."""
     return b"*%d\r\n" % len(args) + b"".join(b"$%d\r\n%b\r\n" % (len(arg), arg) for arg in args)

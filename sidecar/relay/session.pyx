@@ -10,6 +10,7 @@ import os
 import socket
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from libc.string cimport memchr
 
 from sidecar.relay.channel cimport BACKLOG, CONNECTING, HOLD, STOPPED, Channel
 from sidecar.relay.commands cimport (
@@ -23,7 +24,7 @@ from sidecar.relay.pending cimport (
 from sidecar.relay.request_framer cimport HELD_MAX, RequestFramer
 from sidecar.relay.shared cimport Relay, now_ns
 
-from sidecar.relay.plan import FAILED_PLAN, SILENT_PLAN, arguments, says_block
+from sidecar.relay.plan import FAILED_PLAN, SILENT_PLAN, arguments, encode
 from sidecar.relay.request_framer import split_inline
 
 cdef long long _BROKEN_MAX = 128 * 1024        # bytes forwarded after a framing error: more than the engine reads before it refuses
@@ -36,6 +37,42 @@ cdef double _RETRY_MOST_S = 0.1                # between later ones: thousands o
 cdef bytes _UNAVAILABLE = b"-LOADING valkey-sidecar: the engine does not answer, try again later\r\n"
 cdef bytes _BAD_LINE_ENDS = b"*1\r\n$1\r\nx??*?\r\n"    # an engine that does not look at line ends refuses the count
 cdef bytes _TOO_LARGE = b"-ERR Protocol error: too large a request for a command that is inspected\r\n"
+
+
+cdef bint _is_word(const char* p, long long length, const char* word) noexcept nogil:
+    """Whether these bytes are the word, in any case."""
+    cdef long long i = 0
+    while i < length and word[i] != 0 and (p[i] | 32) == word[i]:
+        i += 1
+    return i == length and word[i] == 0
+
+
+cdef bint _says_block(const char* p, const char* end) noexcept nogil:
+    """Whether a whole XREAD or XREADGROUP has a BLOCK option. It stands before STREAMS; GROUP and COUNT are followed by names and a number."""
+    cdef long long length
+    cdef int skipped = 1
+    p = <const char*>memchr(p, 10, end - p)
+    while p != NULL and p + 2 < end:
+        length = 0
+        p += 2                                 # behind the $
+        while p < end and 48 <= p[0] <= 57:
+            length = length * 10 + (p[0] - 48)
+            p += 1
+        p += 2
+        if end - p < length + 2:
+            return False
+        if skipped:
+            skipped -= 1
+        elif _is_word(p, length, b"block"):
+            return True
+        elif _is_word(p, length, b"streams"):
+            return False
+        elif _is_word(p, length, b"group"):
+            skipped = 2
+        elif _is_word(p, length, b"count"):
+            skipped = 1
+        p += length + 1
+    return False
 
 
 cdef class Session(Owner):
@@ -242,9 +279,11 @@ cdef class Session(Owner):
         if kind == BLOCKING:
             flags = BLOCKS
         elif kind == MAYBE_BLOCKING:
-            if args is None:
-                args = arguments(start[:end - start])
-            if args is not None and says_block(args):
+            if args is not None:
+                request = encode(args)
+                if _says_block(request, <const char*>request + len(request)):
+                    flags = BLOCKS
+            elif framer.size != end - start or _says_block(start, end):    # its beginning may have been too long to be kept
                 flags = BLOCKS
         elif kind == MULTI:
             awaiting = MULTI_REPLY
@@ -266,7 +305,7 @@ cdef class Session(Owner):
                 return route.unfollow("subscribe_in_transaction", now)
         elif kind == MONITOR:
             awaiting = MONITOR_REPLY
-            if route.monitor and not route.resetting:
+            if route.monitor and not route.resetting and not self.requesting_multi:
                 silent = True                  # the engine has no word for who is one already
             elif route.monitor or route.monitoring:
                 return route.unfollow("monitor_twice", now)
@@ -274,6 +313,10 @@ cdef class Session(Owner):
             awaiting = HELLO_REPLY
         self.skip_next = False
         return route.expect(awaiting, identifier, flags, argc, framer.size, silent, now)
+
+    def unfollow(self, str reason):
+        """The request being inspected, and what follows it, may be answered in a way that cannot be known."""
+        self.route.unfollow(reason, now_ns())
 
     def reply_mode(self, str mode):
         """CLIENT REPLY has been asked for: on, off or skip."""
@@ -327,8 +370,8 @@ cdef class Session(Owner):
                 route.unfollow("no_reply_in_transaction", now)
             route.expect(REPLY, command, 0, 0, len(request), True, now)
         else:
-            if plan.sync and (silent or route.monitor):    # whether it has a reply cannot be seen
-                route.unfollow("sync_without_reply", now)
+            if plan.sync and (silent or route.monitor or route.monitoring or route.blocking):
+                route.unfollow("sync_without_reply", now)      # whether it has a reply, or when, cannot be known
             route.expect_planned(plan, command, len(request), silent, now)
             if plan.request is not None:
                 request = plan.request
@@ -417,7 +460,9 @@ cdef class Session(Owner):
             if self.route.upstream.length == 0:
                 self.route.upstream.end()      # the engine answers what it has, be it with a refusal, and closes
         elif self.route.settled():
-            return self._finish("client_gone")
+            if self.route.idle() or self.client.failed:
+                return self._finish("client_gone")
+            self.route.upstream.end()          # the engine drops the call that waits, or answers it, and closes
         return 0
 
     cdef int _finish(self, str error_type) except -1:
@@ -444,8 +489,14 @@ cdef class Session(Owner):
         return self.route.pending.length - self.route.blocking
 
     def hung_up(self, channel):
-        """The engine has cut the connection, and the client takes nothing: it gets a last chance, and then makes room."""
-        if self.route is not None and channel is self.route.upstream and self.timer is None and not self.closed:
+        """While nobody reads, the client has gone; or the engine has cut the connection, and the client takes nothing.
+
+        That client gets a last chance, and then makes room.
+        """
+        if channel is self.client:
+            self.client.failed = True
+            self._depart()
+        elif self.timer is None and not self.closed:
             self.timer = self.relay.loop.call_later(_LINGER_S, self._give_up, self.active_ns)
 
     def _give_up(self, long long since_ns):

@@ -79,20 +79,6 @@ _FAILED_CONFIG_SET = b"-ERR CONFIG SET failed (possibly related to argument '%b'
 _UNANSWERED = frozenset({b"ack", b"getack"})
 """Options with which REPLCONF has no reply."""
 
-_REPLCONF_OPTIONS = frozenset(
-    {
-        b"listening-port",
-        b"ip-address",
-        b"capa",
-        b"version",
-        b"rdb-only",
-        b"rdb-filter-only",
-        b"rdb-channel",
-        b"set-rdb-client-id",
-    }
-)
-"""Those that have one."""
-
 
 def _array(reply: bytes, values: list[bytes]) -> bytes:
     """The values as bulk strings under the header (array or map) of the reply they came from."""
@@ -187,12 +173,11 @@ class Special:
 
     def _replconf(self, session: Session, args: list[bytes], request: bytes) -> Answer:
         options = [word(arg) for arg in args[1::2]]
-        refused = len(args) % 2 == 0
-        for option in () if refused else options:  # the engine reads them in this order, and stops at one of these
-            if option in _UNANSWERED:
-                return SILENT_PLAN
-            if option not in _REPLCONF_OPTIONS:
-                break
+        if len(args) % 2 and options and options[0] in _UNANSWERED:
+            return SILENT_PLAN
+        if _UNANSWERED.intersection(options):  # unless one before it is wrong
+            session.unfollow("replconf_ack")
+            return None
         session.announced_address |= b"ip-address" in options
         if session.announced_address or session.transport != "tcp" or len(args) < 3 or len(args) % 2 == 0:
             return None

@@ -141,6 +141,49 @@ def _answers(host: str, server: Server) -> bytes:
         return receive(sock, b"\r\n")
 
 
+@pytest.mark.parametrize(
+    "forged",
+    [
+        "PRIMARY MODE enabled (user request)",
+        "REPLICAOF 127.0.0.1:7 enabled (user request)",
+        "Replica 127.0.0.1:7 asks for synchronization",
+    ],
+)
+def test_what_a_script_writes_into_the_log_decides_nothing(start_here: Start, forged: str) -> None:
+    server = start_here("--save", "").wait_ready()
+    line = f"x\n1:M 24 Nov 2026 15:15:05.877 * {forged}\n1:M 24 Nov 2026 15:15:05.877 * y"
+    server.client().eval("server.log(server.LOG_WARNING, ARGV[1])", 0, line)
+    server.wait_said(forged)
+    _restarted(server)
+    assert server.client().role()[0] == b"master"
+
+
+def test_append_only_that_was_switched_off_does_not_roll_a_replica_back(start_here: Start, start_bare: Start) -> None:
+    server = start_here("--save", "", "--appendonly", "yes", *_FAST).wait_ready()
+    follower = _replica_of(server, start_bare)
+    client = server.client()
+    client.config_set("appendonly", "no")
+    client.mset({f"k{i}": i for i in range(30)})
+    client.wait(1, 10_000)
+    _poll_seen(server)
+    _ends_for_its_replica(server, follower, "the append-only file lacks changes")
+
+
+def test_a_snapshot_elsewhere_rolls_no_replica_back(start_here: Start, start_bare: Start, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    server = start_here("--save", "3600 1", "--enable-protected-configs", "yes", *_FAST).wait_ready()
+    client = server.client()
+    client.set("old", "1")
+    client.save()
+    follower = _replica_of(server, start_bare)
+    client.config_set("dir", str(tmp_path / "other"))
+    client.mset({f"k{i}": i for i in range(30)})
+    client.save()
+    client.wait(1, 10_000)
+    _poll_seen(server)
+    _ends_for_its_replica(server, follower, "its files were moved by CONFIG SET")
+
+
 def test_a_rewritten_setting_lasts(start_here: Start, tmp_path: Path) -> None:
     conf = tmp_path / "valkey.conf"
     conf.write_text("# mine\nsave ''\n")
@@ -162,6 +205,7 @@ def test_a_promoted_replica_stays_a_primary(start_here: Start, start_bare: Start
     wait_until(lambda: client.info("replication")["master_link_status"] == "up", "it is in sync")
     client.replicaof("NO", "ONE")
     client.set("mine", "1")
+    _poll_seen(server)
     _restarted(server)
     assert client.role()[0] == b"master"
     assert client.get("mine") == b"1"

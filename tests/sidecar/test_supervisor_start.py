@@ -203,8 +203,9 @@ def test_modules_in_the_folder_are_none_of_ours(start_here: Start, tmp_path: Pat
     assert server.client().ping()
 
 
-def test_a_small_limit_of_the_output_buffer_is_no_obstacle(start_here: Start) -> None:
-    server = start_here("--save", "", "--client-output-buffer-limit", "normal", "64kb", "0", "0").wait_ready()
+@pytest.mark.parametrize("limit", ["64kb", "1kb"])
+def test_a_small_limit_of_the_output_buffer_is_no_obstacle(start_here: Start, limit: str) -> None:
+    server = start_here("--save", "", "--client-output-buffer-limit", "normal", limit, "0", "0").wait_ready()
     assert server.client().ping()
 
 

@@ -11,6 +11,7 @@ import pytest
 from sidecar.engine import embedded
 from sidecar.engine.connection import Connection, UnreachableError
 from sidecar.engine.embedded import Engine
+from sidecar.engine.restart import RestartPolicy
 from sidecar.journal import Journal
 from tests.conftest import PATIENCE_S, Start
 
@@ -24,12 +25,14 @@ def test_a_cut_connection_is_noticed_at_once_and_not_at_the_next_poll(
     nothing = cast("Any", None)
 
     async def main() -> None:
-        engine = Engine(nothing, nothing, nothing, Journal(), nothing)
+        policy = RestartPolicy(lambda _appending, _changes: None)
+        engine = Engine(nothing, nothing, nothing, Journal(), policy)
         engine.ready = True
         connection = await Connection.open(path)
         identifier = await connection.call("CLIENT", "ID")
         polling = asyncio.create_task(engine._poll(connection))
-        await asyncio.sleep(0)
+        while policy.asks_for_files:  # it looks, and then waits for the next time
+            await connection.call("PING")
         with bare.client() as client:
             client.client_kill_filter(_id=identifier)
         with pytest.raises(UnreachableError):

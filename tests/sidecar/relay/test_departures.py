@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import Server, Start, receive, receive_exactly, wait_until
 from tests.sidecar.relay.test_streams import Peak
-from tests.sidecar.relay.test_transparency import lines
+from tests.sidecar.relay.test_transparency import bulk, lines
 
 _MIB = 1 << 20
 
@@ -40,6 +40,56 @@ def test_a_message_stays_for_others_when_its_reader_has_left(server: Server, gro
         wait_until(lambda: client.info("clients")["blocked_clients"] == 0, "the engine has dropped the call")
         client.xadd("st", {"f": "v"})
         assert client.xpending("st", group)["pending"] == 0
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "BLPOP l 0\nPING",
+        "BLPOP l 0",
+        "CLIENT REPLY SKIP\nBLPOP l 0\nPING",
+        "XREAD BLOCK 0 STREAMS st 0\nPING",
+        "WAIT 0 1\nPING",
+    ],
+)
+def test_a_half_closed_client_gets_what_its_blocking_call_finds(server: Server, bare: Server, sent: str) -> None:
+    for each in (server, bare):
+        with each.client() as client:
+            client.rpush("l", *range(20))
+            client.xadd("st", {"f": "v"}, id="1-1")
+    for _ in range(20):
+        answers = []
+        for each in (server, bare):
+            sock = each.connect()
+            sock.sendall(lines(sent))
+            sock.shutdown(socket.SHUT_WR)
+            answers.append(receive(sock))
+        assert answers[0] == answers[1] != b""
+
+
+@pytest.mark.parametrize("behind", ["PSYNC", "SYNC x", "SYNC"])
+def test_a_client_that_waits_before_a_copy_is_dropped_when_it_leaves(server: Server, behind: str) -> None:
+    with server.client() as client:
+        sock = server.connect()
+        sock.sendall(lines(f"BLPOP gh 0\n{behind}"))
+        wait_until(lambda: client.info("clients")["blocked_clients"] == 1, "the call waits")
+        sock.close()
+        wait_until(lambda: client.info("clients")["blocked_clients"] == 0, "the engine has dropped the call")
+
+
+def test_a_long_xread_is_one_request(server: Server, bare: Server) -> None:
+    names = "".join(f"*2\r\n$1\r\nk{number}" for number in range(3)).encode()
+    request = bulk(
+        "XREAD", "COUNT", "1", "STREAMS", *[names + b"%d" % number for number in range(40_000)], *["0"] * 40_000
+    )
+    answers = []
+    for each in (server, bare):
+        sock = each.connect()
+        for at in range(0, len(request), 70_001):
+            sock.sendall(request[at : at + 70_001])
+        sock.sendall(lines("PING"))
+        answers.append(receive(sock, b"+PONG\r\n"))
+    assert answers[0] == answers[1] == b"*-1\r\n+PONG\r\n"
 
 
 def test_a_client_that_is_cut_and_does_not_read_keeps_no_place(start: Start) -> None:
