@@ -6,6 +6,8 @@ from sidecar.relay.framer cimport Event
 cdef enum:
     HELD_MAX = 1 << 20               # bytes of the largest request that is seen whole
 
+cdef bint says_block(const char* p, const char* end) noexcept nogil
+
 cdef class RequestFramer:
     cdef CommandTable table
     cdef int state

@@ -315,6 +315,42 @@ cdef class RequestFramer:
         return found
 
 
+cdef bint _is_word(const char* p, long long length, const char* word) noexcept nogil:
+    """Whether these bytes are the word, in any case."""
+    cdef long long i = 0
+    while i < length and word[i] != 0 and (p[i] | 32) == word[i]:
+        i += 1
+    return i == length and word[i] == 0
+
+
+cdef bint says_block(const char* p, const char* end) noexcept nogil:
+    """Whether a whole XREAD or XREADGROUP has a BLOCK option. It stands before STREAMS; GROUP and COUNT are followed by names and a number."""
+    cdef long long length
+    cdef int skipped = 1
+    p = <const char*>memchr(p, 10, end - p)
+    while p != NULL and p + 2 < end:
+        length = 0
+        p += 2                                 # behind the $
+        while p < end and 48 <= p[0] <= 57:
+            length = length * 10 + (p[0] - 48)
+            p += 1
+        p += 2
+        if end - p < length + 2:
+            return False
+        if skipped:
+            skipped -= 1
+        elif _is_word(p, length, b"block"):
+            return True
+        elif _is_word(p, length, b"streams"):
+            return False
+        elif _is_word(p, length, b"group"):
+            skipped = 2
+        elif _is_word(p, length, b"count"):
+            skipped = 1
+        p += length + 1
+    return False
+
+
 def split_inline(bytes line):
     """The arguments of an inline request, None when its quotes do not match (the engine refuses it)."""
     if line.isascii() and not any(special in line for special in (b'"', b"'", b"\\", b"\0", b"\v", b"\f")):

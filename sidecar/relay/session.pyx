@@ -10,7 +10,6 @@ import os
 import socket
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
-from libc.string cimport memchr
 
 from sidecar.relay.channel cimport BACKLOG, CONNECTING, HOLD, STOPPED, Channel
 from sidecar.relay.commands cimport (
@@ -21,7 +20,7 @@ from sidecar.relay.home cimport HomeRoute, Owner
 from sidecar.relay.pending cimport (
     BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, EXEC_REPLY, HELLO_REPLY, MONITOR_REPLY, MULTI_REPLY, REFUSAL, REPLY, RESET_REPLY, SUBSCRIPTION_SHIFT,
 )
-from sidecar.relay.request_framer cimport HELD_MAX, RequestFramer
+from sidecar.relay.request_framer cimport HELD_MAX, RequestFramer, says_block
 from sidecar.relay.shared cimport Relay, now_ns
 
 from sidecar.relay.plan import FAILED_PLAN, SILENT_PLAN, arguments, encode
@@ -37,42 +36,6 @@ cdef double _RETRY_MOST_S = 0.1                # between later ones: thousands o
 cdef bytes _UNAVAILABLE = b"-LOADING valkey-sidecar: the engine does not answer, try again later\r\n"
 cdef bytes _BAD_LINE_ENDS = b"*1\r\n$1\r\nx??*?\r\n"    # an engine that does not look at line ends refuses the count
 cdef bytes _TOO_LARGE = b"-ERR Protocol error: too large a request for a command that is inspected\r\n"
-
-
-cdef bint _is_word(const char* p, long long length, const char* word) noexcept nogil:
-    """Whether these bytes are the word, in any case."""
-    cdef long long i = 0
-    while i < length and word[i] != 0 and (p[i] | 32) == word[i]:
-        i += 1
-    return i == length and word[i] == 0
-
-
-cdef bint _says_block(const char* p, const char* end) noexcept nogil:
-    """Whether a whole XREAD or XREADGROUP has a BLOCK option. It stands before STREAMS; GROUP and COUNT are followed by names and a number."""
-    cdef long long length
-    cdef int skipped = 1
-    p = <const char*>memchr(p, 10, end - p)
-    while p != NULL and p + 2 < end:
-        length = 0
-        p += 2                                 # behind the $
-        while p < end and 48 <= p[0] <= 57:
-            length = length * 10 + (p[0] - 48)
-            p += 1
-        p += 2
-        if end - p < length + 2:
-            return False
-        if skipped:
-            skipped -= 1
-        elif _is_word(p, length, b"block"):
-            return True
-        elif _is_word(p, length, b"streams"):
-            return False
-        elif _is_word(p, length, b"group"):
-            skipped = 2
-        elif _is_word(p, length, b"count"):
-            skipped = 1
-        p += length + 1
-    return False
 
 
 cdef class Session(Owner):
@@ -281,9 +244,9 @@ cdef class Session(Owner):
         elif kind == MAYBE_BLOCKING:
             if args is not None:
                 request = encode(args)
-                if _says_block(request, <const char*>request + len(request)):
+                if says_block(request, <const char*>request + len(request)):
                     flags = BLOCKS
-            elif framer.size != end - start or _says_block(start, end):    # its beginning may have been too long to be kept
+            elif framer.size != end - start or says_block(start, end):    # its beginning may have been too long to be kept
                 flags = BLOCKS
         elif kind == MULTI:
             awaiting = MULTI_REPLY
