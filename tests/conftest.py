@@ -36,7 +36,7 @@ _PORTS_PER_WORKER = 1000
 # A scrape that took so long may have given up on a worker of a busy machine and show older figures: it is repeated.
 _STALE_S = 0.5
 _SCRAPES = 10
-_ports = iter(())
+_ports: Iterator[int] = iter(())
 _numbers = itertools.count()
 
 
@@ -48,7 +48,9 @@ def free_port() -> int:
     while True:
         port = next(_ports, None)
         if port is None:
-            _ports = iter(range(first, first + _PORTS_PER_WORKER))
+            # Another run on this machine has the same range: it begins elsewhere.
+            begin = first + os.getpid() * 97 % _PORTS_PER_WORKER
+            _ports = itertools.chain(range(begin, first + _PORTS_PER_WORKER), range(first, begin))
             continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
