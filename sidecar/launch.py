@@ -118,7 +118,9 @@ class Launch:
         saves = bool(rewritten) if rewritten is not None else configuration.has_save_points
         if not appends and not saves:
             return "persistence is off"
-        folder = absolute(configuration.dir, self._word("dir", "."))
+        folder = configuration.dir
+        if self.private.adopted and not self._beside("dir"):
+            folder = absolute(folder, self.private.value("dir") or ".")  # CONFIG REWRITE has written a whole path
         snapshot = absolute(folder, self._word("dbfilename", "dump.rdb"))
         appended = absolute(folder, self._word("appenddirname", "appendonlydir"))
         manifest = f"{appended}/{self._word('appendfilename', 'appendonly.aof')}.manifest"

@@ -191,6 +191,8 @@ class Workers:
                 self._workers[index].child.send_signal(signal.SIGKILL)
                 self._counts.clear(index)
                 await self._pause(_BACKOFF_FIRST_S)
+                if self._stopping.is_set():
+                    return
                 with contextlib.suppress(OSError):
                     self._workers[index] = self._spawn(index)
 

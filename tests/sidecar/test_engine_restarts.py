@@ -89,10 +89,15 @@ def test_an_old_snapshot_does_not_take_newer_data_from_a_replica(start_here: Sta
     _ends_for_its_replica(server, follower, "the last snapshot lacks 30 changes")
 
 
-@pytest.mark.parametrize("persistence", [("--appendonly", "yes"), ("--save", "3600 1")])
+@pytest.mark.parametrize(
+    "persistence",
+    [("--appendonly", "yes"), ("--save", "3600 1"), ("--appendonly", "yes", "--dir", "data")],
+    ids=["append only", "snapshots", "in a folder of its own"],
+)
 def test_a_primary_with_all_its_data_comes_back_to_its_replica(
-    start_here: Start, start_bare: Start, persistence: tuple[str, str]
+    start_here: Start, start_bare: Start, tmp_path: Path, persistence: tuple[str, ...]
 ) -> None:
+    (tmp_path / "data").mkdir()
     server = start_here(*persistence, "--appendfsync", "always", *_FAST).wait_ready()
     follower = _replica_of(server, start_bare)
     client = server.client()
