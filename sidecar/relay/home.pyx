@@ -11,7 +11,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from libc.string cimport memcmp
 
 from sidecar.relay.channel cimport HOLD, Channel
-from sidecar.relay.framer cimport ARRAY, BIG_ERROR, BROKEN, ERROR, FRAME, HEADER, MAP, MORE, PUSH, STATUS
+from sidecar.relay.framer cimport ARRAY, BIG_ERROR, BROKEN, ERROR, FRAME, HEADER, MAP, MORE, PUSH, SET, STATUS
 from sidecar.relay.pending cimport (
     BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, ENDS, EXEC_REPLY, HELLO_REPLY, MONITOR_REPLY, MULTI_REPLY, OPENS, PLANNED, Pending, PendingQueue,
     REFUSAL, REPLY, RESET_REPLY, SILENT, SUBSCRIPTION_SHIFT, SYNC_REPLY, UNMEASURED,
@@ -324,7 +324,7 @@ cdef class HomeRoute:
             self.executing -= 1
             if self.executing:
                 return 0
-            framer.type = ARRAY                   # EXEC itself: the array, whatever its last element was
+            framer.type = ARRAY                # EXEC itself: the array, whatever its last element was
             framer.size = self.header_size
             return self._complete(now)
         if front == NULL:
@@ -378,7 +378,7 @@ cdef class HomeRoute:
         elif row.rule:
             found = 0
             if row.rule == NIL_RULE:
-                found = not framer.null and (framer.count != 0 or framer.type not in (42, 126, 37))    # * ~ %
+                found = not framer.null and (framer.count != 0 or framer.type not in (ARRAY, SET, MAP))
             elif row.rule == EMPTY_RULE:
                 found = not framer.null and framer.count != 0
             elif row.rule == ZERO_RULE:

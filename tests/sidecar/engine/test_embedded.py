@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.engine import embedded
 from sidecar.engine.connection import Connection, UnreachableError
-from sidecar.engine.embedded import Engine
+from sidecar.engine.embedded import End, Engine
 from sidecar.engine.restart import RestartPolicy
 from sidecar.journal import Journal
 from tests.conftest import PATIENCE_S, Start
@@ -66,3 +66,13 @@ def test_an_engine_that_closes_our_connection_again_and_again_is_not_hurried(tmp
         return came[-1] - came[0]
 
     assert asyncio.run(main()) > 0.4
+
+
+def test_an_engine_that_is_told_to_end_before_it_listens_to_signals_has_ended_well() -> None:
+    nothing = cast("Any", None)
+    engine = Engine(nothing, nothing, nothing, Journal(), RestartPolicy(lambda _appending, _changes: None))
+    child = cast("Any", SimpleNamespace(code=143, signal=15, end="was ended by SIGTERM"))
+    engine._stopping.set()
+    assert engine._judge(child) == End(0)
+    engine._was_ready = True
+    assert engine._judge(child) == End(143, "the engine was ended by SIGTERM while it was shutting down")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sidecar.relay.commands import CommandTable
 from sidecar.relay.reply_framer import ReplyFramer
 from sidecar.relay.request_framer import RequestFramer
+from sidecar.relay.special import HELD, TABLE_WITHOUT_ENGINE
 
 TABLE = CommandTable()
 TABLE.update([("get", []), ("set", []), ("config", []), ("config|get", []), ("blpop", ["blocking"])])
@@ -175,3 +176,11 @@ def test_a_request_that_has_begun_keeps_its_command_while_the_table_grows() -> N
     spoilt = [b"\xff" * size for size in (12_000, 16_300, 16_384, 24_000) for _ in range(50)]
     assert framer.feed(data[-3:]) == [("frame", "A-LONG-NAME", 2, 3)]
     del spoilt
+
+
+def test_what_must_be_inspected_is_known_without_the_engines_table() -> None:
+    table = CommandTable()
+    table.update(TABLE_WITHOUT_ENGINE, HELD)
+    assert {table.lookup(name.replace(" ", "|").encode())[0] for name in HELD} == HELD
+    assert len({table.lookup(name.replace(" ", "|").encode())[1] for name in HELD}) == 1
+    assert RequestFramer(table).feed(request([b"config", b"set", b"port", b"7"]))[0][:3] == ("frame", "CONFIG SET", 4)
