@@ -30,7 +30,7 @@ _POLL_S: Final = 0.05
 
 
 class Dashboard:
-    """A running dashboard. Anybody on this machine may look at it; who sends to it needs its key.
+    """A running dashboard. Any browser on this machine may look at it; programs need its key, to send and to ask.
 
     Use it as a context manager, or call stop(). Raises AspireError when it cannot be had or does not start.
     """
@@ -40,7 +40,7 @@ class Dashboard:
         self.key = secrets.token_hex(16)
         ports = free_ports(3)
         self.url, self.grpc_endpoint, self.http_endpoint = (f"http://127.0.0.1:{port}" for port in ports)
-        self.api = TelemetryApi(self.url)
+        self.api = TelemetryApi(self.url, self.key)
         self._folder = Path(tempfile.mkdtemp(prefix="aspire-dashboard-"))
         self._log = self._folder / "log"
         command = [str(program), "dashboard", "run", "--nologo", "--non-interactive", "--frontend-url", self.url]
@@ -113,7 +113,8 @@ class Dashboard:
             "DASHBOARD__OTLP__AUTHMODE": "ApiKey",
             "DASHBOARD__OTLP__PRIMARYAPIKEY": self.key,
             "DASHBOARD__FRONTEND__AUTHMODE": "Unsecured",
-            "DASHBOARD__API__AUTHMODE": "Unsecured",
+            "DASHBOARD__API__AUTHMODE": "ApiKey",
+            "DASHBOARD__API__PRIMARYAPIKEY": self.key,
         }
 
     def _wait_until_it_answers(self) -> None:

@@ -68,10 +68,11 @@ class Log:
 
 
 class TelemetryApi:
-    """The API of the dashboard at this address."""
+    """The API of the dashboard at this address, with its key."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str) -> None:
         self._base = f"{url}/api/telemetry/"
+        self._headers = {"X-API-Key": key}
 
     def answers(self) -> bool:
         """Whether the dashboard is there."""
@@ -102,8 +103,9 @@ class TelemetryApi:
 
     def _get(self, path: str, **query: str | int | None) -> Any:
         given = urllib.parse.urlencode({name: value for name, value in query.items() if value is not None})
+        request = urllib.request.Request(f"{self._base}{path}?{given}", headers=self._headers)
         try:
-            with urllib.request.urlopen(f"{self._base}{path}?{given}", timeout=_REQUEST_LIMIT_S) as response:
+            with urllib.request.urlopen(request, timeout=_REQUEST_LIMIT_S) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             with error:
