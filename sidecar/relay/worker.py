@@ -131,8 +131,9 @@ class Worker:
         self._listener.replace(_sockets(body["listeners"], fds[2:]))
 
     def _on_commands(self, body: Body, _fds: list[int]) -> None:
-        ours = [("traceparent", [])] if self._trace_context else []
-        self._table.update([*(body["commands"] or TABLE_WITHOUT_ENGINE), *ours], HELD, self._renamed)
+        self._table.update(body["commands"] or TABLE_WITHOUT_ENGINE, HELD, self._renamed)
+        if self._trace_context:
+            self._table.update([("traceparent", [])])
         self._ledger.names_grew()
         self._tracer.names_grew(self._table.first_keys)
         if not self._told_ready:
