@@ -16,7 +16,7 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any
 
-from sidecar import listeners
+from sidecar import listeners, tracing
 from sidecar.answers import Answers
 from sidecar.conf import ConfigurationError, encode
 from sidecar.configuration import Configuration
@@ -34,6 +34,7 @@ from sidecar.processes import Children, share_open_files
 from sidecar.status import Status
 from sidecar.worker_process import WorkerProcess
 from sidecar.workers import ConnectionCounts, Workers
+from telemetry.otlp import settings as otlp_settings
 from telemetry.totals import Totals
 
 _PROGRAM = "valkey-sidecar"
@@ -132,6 +133,10 @@ class Supervisor:
         self._children = children
         self._first_worker = first_worker
         self._totals = Totals()
+        self._exports, self._export_warnings = otlp_settings.read(os.environ)
+        self._tracing = tracing.describe(
+            configuration.sidecar, self._exports.sampler, exported=self._exports.traces is not None
+        )
         self._http_sockets: list[socket.socket] = []
         self._folder: PrivateFolder | None = None
         self._lock: DataLock | None = None
@@ -147,7 +152,7 @@ class Supervisor:
     def prepare(self) -> None:
         """Take what only one server can have, before anything is started. Raises StartError and the like."""
         configuration, listener = self._configuration, self._configuration.listener
-        for warning in configuration.warnings:
+        for warning in [*configuration.warnings, *self._export_warnings]:
             self._journal.warning("configuration.warning", warning)
         self._check_logfile()
         self._front.fit_maxclients()
@@ -184,6 +189,7 @@ class Supervisor:
             starts_open=launch.starts_open,
         )
         self._counts = ConnectionCounts()
+        self._budgets = tracing.budgets_memory()
         self._workers = Workers(
             configuration.workers,
             self._children,
@@ -339,6 +345,7 @@ class Supervisor:
         """A setting of the engine's has changed at run time."""
         if name == "requirepass":
             self._launch.run_time_password = value
+            self._workers.tell("update", self._settings())
         elif name == "loglevel" and self._log_shown:
             from telemetry import logs
 
@@ -378,6 +385,7 @@ class Supervisor:
         configuration = self._configuration
         settings = {
             **self._front.worker_settings(),
+            "auth_required": self._launch.auth_required(),
             "engine_timeout": configuration.sidecar.engine_timeout,
             "ledger": configuration.sidecar.ledger,
             "enable_debug_command": configuration.enable_debug_command,
@@ -396,9 +404,11 @@ class Supervisor:
             "worker": index,
             "engine_socket": self._folder.socket,
             "listeners": [listener.describe() for listener in self._front.listeners],
+            "trace_context": self._configuration.sidecar.trace_context,
+            "tracing": self._tracing,
             "rename": self._configuration.rename_commands,
         }
-        return body, [self._counts.fd, *(listener.socket.fileno() for listener in self._front.listeners)]
+        return body, [self._counts.fd, self._budgets, *(listener.socket.fileno() for listener in self._front.listeners)]
 
     async def _serve_http(self) -> None:
         if not self._http_sockets:

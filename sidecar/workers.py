@@ -20,6 +20,7 @@ from sidecar.journal import Journal
 from sidecar.link import Link
 from sidecar.processes import Child, Children
 from sidecar.worker_process import WorkerProcess, spawn_worker
+from telemetry import spanpacket
 
 MOST_WORKERS = 64
 _SLOT_BYTES = 8
@@ -100,6 +101,7 @@ class Workers:
     ) -> None:
         self.restarts = 0
         self.on_change: Callable[[], None] = lambda: None
+        self.on_spans: Callable[[bytes], None] = lambda _packet: None
         self.first_ready = asyncio.Event()
         self._children = children
         self._journal = journal
@@ -240,7 +242,7 @@ class Workers:
             worker.socket,
             asyncio.get_running_loop(),
             on_message=lambda kind, body, fds: self._received(worker, kind, body, fds),
-            on_snapshot=lambda frame: self._figures.apply(worker.number, frame),
+            on_figures=lambda packet: self._take(worker, packet),
             on_close=worker.link_closed.set,
         )
         body, fds = self._configure(worker.index)
@@ -249,6 +251,12 @@ class Workers:
             worker.link.send("commands", self._commands)
         if self._stopping.is_set():
             worker.link.send("stop")
+
+    def _take(self, worker: Worker, packet: bytes) -> None:
+        if packet[:1] == spanpacket.MAGIC:
+            self.on_spans(packet)
+        else:
+            self._figures.apply(worker.number, packet)
 
     async def _bury(self, worker: Worker) -> None:
         """Take over its last words, and count its clients no more."""
