@@ -22,7 +22,7 @@ PROGRAM: Final = "chromium"
 
 _WIDTH, _HEIGHT = 1280, 800
 _ANSWER_LIMIT_S: Final = 60.0
-_SHOW_LIMIT_S: Final = 60.0
+_SHOW_LIMIT_S: Final = 30.0
 _STOP_LIMIT_S: Final = 15.0
 _POLL_S: Final = 0.1
 _FIRST_FREE_FD: Final = 10

@@ -77,7 +77,7 @@ class Workload:
         with server.client(single_connection_client=True, client_name="plain") as client:
             done._note(client, "plain")
             for command in _HOUSEKEEPING:
-                client.execute_command(*command)
+                _send(client, command)
             for commands in _STEPS.values():
                 _send(client, *commands)
         for _ in range(CONNECTIONS):
