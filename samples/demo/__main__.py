@@ -108,7 +108,7 @@ def run(seconds: float) -> None:
         say(f"Aspire dashboard: {dashboard.url}   Valkey: 127.0.0.1:{server.port}   Ctrl-C ends both.")
         tracing = Tracing(dashboard.grpc_endpoint, dashboard.key)
         with tracing, valkey.Valkey(port=server.port) as cache:
-            shop = Shop(cache, tracing.tracer)
+            shop = Shop(tracing.trace(cache), tracing.tracer)
             end = time.monotonic() + seconds
             while (left := end - time.monotonic()) > 0:
                 server.must_run()

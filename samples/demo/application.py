@@ -19,6 +19,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, Tracer
 
+from telemetry.client import trace
+
 NAME: Final = "api"
 
 _EXPORT_DELAY_MS: Final = 500
@@ -38,6 +40,10 @@ class Tracing:
     @property
     def tracer(self) -> Tracer:
         return self._provider.get_tracer("shop")
+
+    def trace(self, cache: valkey.Valkey) -> valkey.Valkey:
+        """The client, which from now on makes a span of each command and tells the cache of it."""
+        return trace(cache, client_spans=True, tracer_provider=self._provider)
 
     def flush(self) -> None:
         """Return when the dashboard has every span that has ended."""

@@ -112,7 +112,7 @@ class Browser:
         os.close(self._input)
 
     def show(self, url: str, *texts: str) -> str:
-        """Go there, and wait until all these texts can be read; everything that can be read then."""
+        """Go there, and wait until all these texts can be read; everything that can be read then, piece by line."""
         self._call("Page.navigate", url=url)
         return self.wait_for(*texts)
 
