@@ -499,12 +499,18 @@ cdef class HomeRoute:
         cdef long long since = entry.at_ns if entry.at_ns > self.answered_ns else self.answered_ns
         cdef int flags = found
         cdef bint failed = framer.type == ERROR or framer.type == BIG_ERROR
+        cdef const char* error = NULL
+        cdef int length = 0
+        if failed:
+            flags |= spans.ERROR_REPLY
+            error = framer.head
+            length = framer.head_length
+            if length and error[length - 1] == 13:
+                length -= 1
         if entry.flags & BLOCKS:
             flags |= spans.BLOCKED
         elif not entry.flags & QUEUED and now - since > tracer.slow_ns:
             flags |= spans.SLOW
-        if failed:
-            flags |= spans.ERROR_REPLY
         if entry.flags & (OPENS | ENDS):
             entry.unit.request += entry.size
             entry.unit.response += framer.size
@@ -512,9 +518,8 @@ cdef class HomeRoute:
                 return 0
             if entry.unit == self.transaction:                # refused: what follows runs by itself
                 self._let_transaction_go()
-            return tracer.close(entry.unit, self.who, now, flags, framer.head if failed else NULL, framer.head_length if failed else 0)
-        return tracer.done(entry.unit, self.who, entry.command, entry.at_ns, now, entry.size, framer.size, flags, framer.head if failed else NULL,
-                           framer.head_length if failed else 0, entry.key)
+            return tracer.close(entry.unit, self.who, now, flags, error, length)
+        return tracer.done(entry.unit, self.who, entry.command, entry.at_ns, now, entry.size, framer.size, flags, error, length, entry.key)
 
     cdef int _lost(self, Pending* entry, str error_type, long long now) except -1:
         """A command ends without a reply. error_type: why, "" when none was to come."""
