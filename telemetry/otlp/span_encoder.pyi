@@ -5,7 +5,7 @@ class SpanEncoder:
 
     def __init__(self) -> None: ...
     def encode(self, packet: bytes, spans: bool = True) -> Encoded:
-        """The packet's spans. Raises telemetry.spanpacket.PacketError, a ValueError, when it does not follow the layout.
+        """The packet's spans. Raises PacketError (a ValueError) when it does not follow the layout.
 
         spans: without them only the slow ones and the exemplar are looked for.
         """

@@ -164,7 +164,7 @@ def test_a_packet_cut_anywhere_inside_a_row_is_a_value_error(row: int) -> None:
         if size in whole:
             assert SpanEncoder().encode(packet[:size]).ends == []
         else:
-            with pytest.raises(ValueError, match="span packet|longer than"):
+            with pytest.raises(ValueError, match=r"span packet|longer than"):
                 SpanEncoder().encode(packet[:size])
 
 
@@ -226,8 +226,8 @@ def test_many_names_identities_and_errors_do_not_fill_the_memory() -> None:
             "WRONGTYPE Operation against a key holding the wrong kind of value",
         ),
         (
-            "ERR user_script:1: Script attempted to access nonexistent global variable 'SECRET' script: 8a, on @user_script:1.",
-            "ERR user_script:1: Script attempted to access nonexistent global variable '?' script: 8a, on @user_script:1.",
+            "ERR user_script:1: Script attempted to access nonexistent global variable 'SECRET' script: 8a, on @u:1.",
+            "ERR user_script:1: Script attempted to access nonexistent global variable '?' script: 8a, on @u:1.",
         ),
         (
             "ERR Error compiling script (new function): user_script:1: unexpected symbol near '\"SECRET\"'",
