@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from telemetry.logs import get_logger
+from telemetry.otlp.faults import Faults
 from telemetry.otlp.settings import Signal, SignalSettings
 from telemetry.otlp.stats import ExportStats
 
@@ -68,7 +69,7 @@ class RetryingTransport(ABC):
         self._stats = stats
         self._closed = threading.Event()
         self._failing = False
-        self._fault_logged = False
+        self._faults = Faults(signal)
 
     @abstractmethod
     def attempt(self, request: bytes, timeout_s: float) -> Outcome:
@@ -117,16 +118,8 @@ class RetryingTransport(ABC):
         try:
             return self.attempt(request, timeout_s)
         except Exception as error:
-            # A library's message may repeat a header: only the type is told.
-            if self._closed.is_set():  # what it used was taken away
-                return Outcome("shutdown")
-            if not self._fault_logged:
-                self._fault_logged = True
-                get_logger().error(
-                    "export.fault",
-                    f"Exporting {self.signal} fails because of a fault of ours: {type(error).__name__}.",
-                    signal=self.signal,
-                )
+            if not self._closed.is_set():  # else what it used was taken away
+                self._faults.log(error)
             return Outcome("fault")
 
     def _was_taken(self, rejected: int) -> None:
