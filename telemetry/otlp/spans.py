@@ -1,7 +1,7 @@
 """Span packets on their way out: taken from the event loop, encoded in one thread, sent in another.
 
 Owns the threads `otlp-spans` (encodes, and looks for slow commands and exemplars, which a hanging collector must not
-hold up) and `otlp-traces` (sends), and the count of every span that is not sent: `queue_full`, `export_failed`, `shutdown`,
+hold up) and `otlp-traces` (sends), and the count of every span not sent: `queue_full`, `export_failed`, `shutdown`,
 `bad_packet` (the transport counts `rejected`). Never blocks who calls `take`, and never samples: workers have decided.
 """
 
