@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from sidecar import __version__
 from sidecar.engine.embedded import Engine
 from sidecar.workers import Workers
+from telemetry.figures import Figures
+from telemetry.otlp.stats import ExportStats
 from telemetry.totals import Totals
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ class Status:
         self._pid = pid
         self._engine = engine
         self._workers = workers
-        self._totals = totals
+        self.stats = ExportStats()
+        self.figures = Figures(totals, self, self.stats)
         self._registry: CollectorRegistry | None = None
 
     def ready(self) -> tuple[bool, str]:
@@ -50,7 +53,7 @@ class Status:
         if self._registry is None:
             from telemetry import prometheus
 
-            self._registry = prometheus.registry(self._totals, self)
+            self._registry = prometheus.registry(self.figures)
         return self._registry
 
     @property
