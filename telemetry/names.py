@@ -1,9 +1,9 @@
 """Names, units and bounds of everything that is measured: the telemetry contract as code.
 
 Owns the OpenTelemetry and the Prometheus name of every instrument, its scope, unit and attributes, the bounds of
-the durations, and the log levels. Never holds a figure. One source: OTLP, Prometheus and docs/telemetry.md read
-the same table, so they cannot drift apart. The engine's own metrics have theirs in `telemetry.engine`, what a span
-carries stands in `telemetry.spannames`.
+the durations, what a span carries, and the log levels. Never holds a figure. One source: OTLP, Prometheus and
+docs/telemetry.md read the same table, so they cannot drift apart. The engine's own metrics have theirs in
+`telemetry.engine.table`.
 
     >>> COMMAND_CALLS.prometheus
     'valkey_command_calls'
@@ -148,7 +148,7 @@ OVERVIEW_MEMORY = Instrument(
 # Scope valkey.sidecar
 SPANS_DROPPED = Instrument(
     SIDECAR, "valkey.sidecar.spans.dropped", "counter", "{span}", ("reason",),
-    "valkey_sidecar_spans_dropped", "", "Spans that were wanted and not sent, by reason.",
+    "valkey_sidecar_spans_dropped", "", "Spans that were not sent, by reason.",
 )  # fmt: skip
 EXPORT_FAILURES = Instrument(
     SIDECAR, "valkey.sidecar.export.failures", "counter", "{failure}", ("signal", "reason"),
@@ -224,3 +224,69 @@ LEDGER_IN_FLIGHT = "commands.in_flight"
 
 SEVERITIES: dict[str, int] = {"debug": 5, "verbose": 7, "notice": 9, "warning": 13, "error": 17}
 """OpenTelemetry severity numbers of our levels: Valkey's four, and `error` for our own faults."""
+
+
+class SpanAttribute(NamedTuple):
+    """One attribute of spans. `when` completes "it is there …"."""
+
+    name: str
+    type: Literal["string", "int", "boolean"]
+    when: str
+    meaning: str
+
+
+SPAN_ATTRIBUTES: tuple[SpanAttribute, ...] = (
+    SpanAttribute("db.system.name", "string", "always", "`valkey`"),
+    SpanAttribute("db.operation.name", "string", "always", "the command, or `PIPELINE`; the same as the span's name"),
+    SpanAttribute("db.namespace", "string", "always", "number of the database"),
+    SpanAttribute("db.operation.batch.size", "int", "for 2 or more commands together", "commands in it"),
+    SpanAttribute("network.transport", "string", "always", "`tcp` or `unix`"),
+    SpanAttribute("network.peer.address", "string", "always", "the client's address, or the path of the Unix socket"),
+    SpanAttribute("network.peer.port", "int", "over TCP", "the client's port"),
+    SpanAttribute("valkey.client.name", "string", "after `CLIENT SETNAME`", "what the client calls itself"),
+    SpanAttribute("valkey.client.lib", "string", "after `CLIENT SETINFO`", "library and version, `SE.Redis/3.4.35`"),
+    SpanAttribute("enduser.id", "string", "for any user but the default one", "the ACL user"),
+    SpanAttribute("valkey.request.size", "int", "always", "bytes of the request"),
+    SpanAttribute("valkey.response.size", "int", "always", "bytes of the reply"),
+    SpanAttribute("valkey.cache.hit", "boolean", "for reads of the keyspace", "whether a value was found"),
+    SpanAttribute("valkey.blocked", "boolean", "for blocking commands that waited", "`true`"),
+    SpanAttribute("error.type", "string", "after an error", "its first word (`WRONGTYPE`, `ERR`, `NOAUTH`, …), or why "
+        "there was no reply: `connection_lost`, `client_gone`"),
+    SpanAttribute("db.response.status_code", "string", "after an error of the engine's", "the same first word"),
+    SpanAttribute("valkey.kept", "string", "when the sampler did not want it", "why it is there: `error` or `slow`"),
+    SpanAttribute("valkey.pipeline.omitted", "int", "when a pipeline has children without a span", "how many"),
+    SpanAttribute("valkey.pipeline.omitted.errors", "int", "when some of those failed", "how many"),
+    SpanAttribute("valkey.key", "string", "with `--sidecar-trace-keys`", "the first key, whole or hashed"),
+)  # fmt: skip
+"""What a span carries, in the order in which it is shown."""
+
+
+class Budget(NamedTuple):
+    """Spans that may be sent: so many a second, and so many at once after a quiet time."""
+
+    setting: str
+    per_second: int
+    burst: int
+    about: str
+
+
+BUDGETS: tuple[Budget, ...] = (
+    Budget("trace-budget-remote", 1_000, 2_000, "below spans of clients (`TRACEPARENT`)"),
+    Budget("trace-budget-root", 50, 200, "of commands without a context"),
+    Budget("trace-budget-kept", 10, 20, "kept only because a command failed or was slow"),
+)
+"""The defaults of the settings that bound spans."""
+
+DROP_REASONS: dict[str, str] = {
+    "sampler": "the sampler did not want them",
+    "budget_remote": "more than `--sidecar-trace-budget-remote` below clients' spans",
+    "budget_root": "more than `--sidecar-trace-budget-root` without a context",
+    "budget_children": "more than `--sidecar-trace-budget-remote` inside our own pipelines and transactions",
+    "budget_kept": "more than `--sidecar-trace-budget-kept` that failed or were slow",
+    "omitted": "beyond the 128 children that one pipeline or transaction shows",
+    "raw": "their session's bytes are no longer followed",
+    "queue_full": "export was slower than the commands, and the queue was full",
+    "export_failed": "the receiver could not be reached within the time limit",
+    "rejected": "the receiver refused them",
+}
+"""Reasons of valkey.sidecar.spans.dropped."""
