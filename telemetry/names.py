@@ -288,5 +288,7 @@ DROP_REASONS: dict[str, str] = {
     "queue_full": "export was slower than the commands, and the queue was full",
     "export_failed": "the receiver could not be reached within the time limit",
     "rejected": "the receiver refused them",
+    "shutdown": "the server ended before the receiver had taken them",
+    "bad_packet": "a fault of ours: a worker's packet that could not be read",
 }
 """Reasons of valkey.sidecar.spans.dropped."""
