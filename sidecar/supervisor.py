@@ -25,6 +25,7 @@ from sidecar.engine.commandtable import Table
 from sidecar.engine.datalock import DataLock, FolderTakenError
 from sidecar.engine.embedded import End, Engine
 from sidecar.engine.folder import PrivateFolder
+from sidecar.engine.info import EngineInfo, View
 from sidecar.front import Front
 from sidecar.journal import Journal, Level
 from sidecar.launch import Launch
@@ -203,7 +204,8 @@ class Supervisor:
         self._answers.tell_workers = lambda: self._workers.tell("update", self._settings())
         self._answers.on_engine_setting = self._engine_setting
         self._workers.on_change = self._tell_ready
-        self._status = Status(os.getpid(), self._engine, self._workers, self._totals)
+        self._engine_info = EngineInfo(self._engine, self._journal, self._view)
+        self._status = Status(os.getpid(), self._engine, self._engine_info, self._workers, self._totals)
 
     def spawn(self) -> None:
         """Start the children; they start up while this process imports the rest."""
@@ -260,6 +262,7 @@ class Supervisor:
         self._children.attach(loop)
         self._workers.attach()
         engine = asyncio.create_task(self._engine.run(self), name="engine")
+        engine_info = asyncio.create_task(self._engine_info.run(), name="engine-info")
         http = asyncio.create_task(self._serve_http(), name="http")
         self.show_log()
         try:
@@ -276,6 +279,7 @@ class Supervisor:
             raise
         finally:
             self._status.stopping = True
+            engine_info.cancel()
             await self._workers.stop()
             http.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -396,6 +400,10 @@ class Supervisor:
             "injected": self._launch.injected(),
         }
         return {"settings": settings, "config_values": self._front.settings.config_values()}
+
+    def _view(self) -> View:
+        told = self._settings()
+        return View(told["settings"], told["config_values"], self._counts.rejected())
 
     def _configure(self, index: int) -> tuple[dict[str, Any], list[int]]:
         assert self._folder is not None
