@@ -16,7 +16,7 @@ from telemetry.engine.info import Info, number
 from telemetry.engine.table import BY_SOURCE, ROWS, FamilyKind, labels
 
 _PREFIX = "redis_"
-_DATABASE = re.compile(r"0|[1-9][0-9]*")
+_DATABASE = re.compile(r"0|[1-9][0-9]{0,9}")
 # Databases without keys are shown as well, as redis_exporter does, unless somebody has set `databases` to thousands.
 _MOST_EMPTY_DATABASES = 256
 
