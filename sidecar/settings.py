@@ -57,8 +57,8 @@ class SidecarSettings:
     engine_user: str | None = _setting(
         OptionalText("the name of a user"),
         None,
-        "ACL user of our own connection to the engine; it needs the rights to run PING, INFO, COMMAND, CLIENT, CONFIG "
-        "and ACL GETUSER.",
+        "ACL user of our own connection to the engine; it needs the rights to run PING, INFO, COMMAND, CLIENT, CONFIG, "
+        "SLOWLOG, LATENCY and ACL GETUSER.",
         unset="the default user",
     )
     engine_password: SecretStr | None = _setting(  # noqa: RUF009 - a field, made once

@@ -67,7 +67,8 @@ class EngineInfo:
         self._polled_at = -_APART_S
         self._refused: set[tuple[str, ...]] = set()
         self._asked: Connection | None = None
-        self._cuts: dict[Child | None, int] = {}
+        self._cut_child: Child | None = None
+        self._cuts = 0
         self._warned = False
 
     # ---- what is known ---------------------------------------------------------------------------------------------
@@ -124,7 +125,9 @@ class EngineInfo:
         child = self._engine.child
         try:
             connection = await self._connection()
-            if child is None or connection is None or self._cuts.get(child, 0) >= _MOST_CUTS:
+            if child is not self._cut_child:
+                self._cut_child, self._cuts = child, 0
+            if child is None or connection is None or self._cuts >= _MOST_CUTS:
                 self._reading = None
                 return
             await self._read(child, connection)
@@ -156,9 +159,9 @@ class EngineInfo:
         )
         text = answers[0]
         if isinstance(text, BaseException):
-            self._failed(child, connection, text)
+            self._failed(connection, text)
             return
-        self._cuts.clear()
+        self._cuts = 0
         view = self._view()
         raw = our_info(str(text).encode("utf-8", "surrogateescape"), view.settings, view.rejected)
         info = Info.parse(raw.decode("utf-8", "replace"))
@@ -174,7 +177,7 @@ class EngineInfo:
             info.fields[name] = our_config(setting, value, view.settings, view.config_values)
         self._reading = _Reading(child, info)
 
-    def _failed(self, child: Child, connection: Connection, error: BaseException) -> None:
+    def _failed(self, connection: Connection, error: BaseException) -> None:
         self._reading = None
         if isinstance(error, EngineError) and (error.no_rights or error.code == "ERR"):
             self._warn_once(
@@ -182,8 +185,8 @@ class EngineInfo:
                 "Give a user that may call it with sidecar-engine-user and sidecar-engine-password."
             )
         elif isinstance(error, UnreachableError) and connection.closed:
-            self._cuts = {child: self._cuts.get(child, 0) + 1}
-            if self._cuts[child] == _MOST_CUTS:
+            self._cuts += 1
+            if self._cuts == _MOST_CUTS:
                 self._warn_once(
                     "The engine closes our connection when it is asked for INFO: there are no engine metrics. "
                     "Raise client-output-buffer-limit normal."

@@ -16,7 +16,7 @@ from telemetry.engine.info import Info, number
 from telemetry.engine.table import BY_SOURCE, ROWS, FamilyKind, labels
 
 _PREFIX = "redis_"
-_DATABASE = re.compile(r"0|[1-9][0-9]*")
+_COUNT = re.compile(r"0|[1-9][0-9]{0,9}")
 # Databases without keys are shown as well, as redis_exporter does, unless somebody has set `databases` to thousands.
 _MOST_EMPTY_DATABASES = 256
 
@@ -63,7 +63,7 @@ def families(info: Info) -> Iterable[Metric]:
 def _with_empty_databases(info: Info) -> Info:
     known = info.records.get("db*", {})
     count = info.fields.get("config:databases", "")
-    if not _DATABASE.fullmatch(count) or int(count) > _MOST_EMPTY_DATABASES:
+    if not _COUNT.fullmatch(count) or int(count) > _MOST_EMPTY_DATABASES:
         return info
     databases = {str(i): known.get(str(i), {"keys": "0", "expires": "0"}) for i in range(int(count))}
     return Info(info.fields, {**info.records, "db*": {**databases, **known}})

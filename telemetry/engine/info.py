@@ -18,6 +18,8 @@ from typing import NamedTuple
 # Names of records: what comes before the part that differs.
 _RECORD = re.compile(r"(cmdstat_|errorstat_|latency_percentiles_usec_|db(?=\d+:)|slave(?=\d+:))([^:]+):(.+)", re.DOTALL)
 _WORDS = {"ok": 1, "true": 1, "up": 1, "err": 0, "fail": 0, "false": 0, "down": 0}
+# The engine's figures have 64 bits; an integer of hundreds of digits fits nowhere.
+_LONGEST = 40
 
 
 class Cell(NamedTuple):
@@ -83,7 +85,7 @@ def number(text: str) -> float | None:
     if text in _WORDS:
         return _WORDS[text]
     # int() and float() also take blanks, underscores and digits of other scripts.
-    if not text.isascii() or "_" in text or text != text.strip():
+    if not text.isascii() or "_" in text or text != text.strip() or len(text) > _LONGEST:
         return None
     try:
         return int(text)
