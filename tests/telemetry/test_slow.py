@@ -1,15 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
-from typing import Any
 
 import pytest
 
 from telemetry import spanpacket
-from telemetry.logs import Log
 from telemetry.slow import SlowCommands
 from telemetry.spanpacket import Identity, Span
+from tests.telemetry.recorder import Recorder
 
 _WHO = Identity("tcp", "10.0.0.1", 5000, client_name="worker-7")
 _SLOW = Span(
@@ -21,21 +19,6 @@ _SLOW = Span(
     flags=spanpacket.SLOW,
     identity=_WHO,
 )
-
-Record = tuple[str, str, str, dict[str, Any], datetime]
-
-
-class Recorder(Log):
-    """A log that keeps what it is told."""
-
-    def __init__(self) -> None:
-        super().__init__(None, [], {})
-        self.records: list[Record] = []
-
-    def record(
-        self, level: Any, event_name: Any, message: Any, attributes: Any = None, *, timestamp: Any = None
-    ) -> None:
-        self.records.append((level, event_name, message, attributes, timestamp))
 
 
 @pytest.fixture
@@ -56,6 +39,7 @@ def test_a_slow_command_is_one_warning_with_the_ids_of_its_span(log: Recorder) -
         "trace_id": "0af7651916cd43dd8448eb211c80319c",
         "span_id": "b7ad6b7169203331",
     }
+    assert when is not None
     assert when.isoformat() == "2023-11-14T22:13:20.012345+00:00"
 
 
@@ -80,13 +64,13 @@ def test_a_command_that_was_not_slow_is_not_logged(log: Recorder) -> None:
 )
 def test_the_sentence_says_who_waited_how_long(log: Recorder, span: Span, message: str) -> None:
     SlowCommands(log).offer(span)
-    assert log.records[0][2] == message
+    assert log.records[0].message == message
 
 
 def test_a_slow_error_says_its_code_and_no_argument(log: Recorder) -> None:
     flags = spanpacket.SLOW | spanpacket.ERROR_REPLY
     SlowCommands(log).offer(replace(_SLOW, flags=flags, error=b"ERR unknown 'secret'"))
-    assert log.records[0][3]["error.type"] == "ERR"
+    assert log.records[0].attributes["error.type"] == "ERR"
     assert "secret" not in str(log.records)
 
 
@@ -100,5 +84,5 @@ def test_a_flood_is_cut_and_the_next_record_says_by_how_much(log: Recorder) -> N
     slow.offer(_SLOW)
     slow.offer(_SLOW)
     assert len(log.records) == 51
-    assert log.records[-1][3]["valkey.slow.left_out"] == 10
-    assert all("valkey.slow.left_out" not in record[3] for record in log.records[:-1])
+    assert log.records[-1].attributes["valkey.slow.left_out"] == 10
+    assert all("valkey.slow.left_out" not in record.attributes for record in log.records[:-1])
