@@ -15,7 +15,7 @@ from libc.string cimport memchr, memcmp, memcpy, memset
 from posix.mman cimport MAP_SHARED, PROT_READ, PROT_WRITE, MAP_FAILED, mmap as c_mmap
 
 from telemetry import spanpacket
-from telemetry.housekeeping import OWN_KEYS, is_housekeeping
+from telemetry.housekeeping import KEY_PREFIX, is_housekeeping
 
 cdef enum:
     BUDGET_OF_REMOTE, BUDGET_OF_ROOTS, BUDGET_OF_CHILDREN, BUDGET_OF_KEPT
@@ -36,7 +36,7 @@ cdef int _CHILDREN_MAX = 128
 # Commands of StackExchange.Redis with its own keys and channels.
 _OWN_COMMANDS = frozenset({"GET", "SET", "SETEX", "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"})
 cdef const char* _OWN = "__Booksleeve_"
-if OWN_KEYS != _OWN:
+if KEY_PREFIX != _OWN:
     raise ImportError("telemetry.spans and telemetry.housekeeping do not agree")
 
 if (HAS_PARENT, REMOTE_PARENT, HIT, MISS, BLOCKED, ERROR_REPLY, KEPT_ERROR, KEPT_SLOW, SLOW, SAMPLED) != (
