@@ -13,6 +13,7 @@ from sidecar import __version__
 from sidecar.engine.embedded import Engine
 from sidecar.engine.info import EngineInfo
 from sidecar.workers import Workers
+from telemetry.exemplars import Exemplars
 from telemetry.figures import Figures
 from telemetry.otlp.stats import ExportStats
 from telemetry.totals import Totals
@@ -26,7 +27,15 @@ _SNAPSHOT_WITHIN_S = 0.5
 class Status:
     """What `sidecar.control.http` and `telemetry.prometheus` ask the supervisor."""
 
-    def __init__(self, pid: int, engine: Engine, engine_info: EngineInfo, workers: Workers, totals: Totals) -> None:
+    def __init__(
+        self,
+        pid: int,
+        engine: Engine,
+        engine_info: EngineInfo,
+        workers: Workers,
+        totals: Totals,
+        exemplars: Exemplars,
+    ) -> None:
         self.stopping = False
         self._pid = pid
         self._engine = engine
@@ -34,6 +43,7 @@ class Status:
         self._workers = workers
         self.stats = ExportStats()
         self.figures = Figures(totals, self, self.stats)
+        self.exemplars = exemplars
         self._registry: CollectorRegistry | None = None
 
     def ready(self) -> tuple[bool, str]:
@@ -56,8 +66,7 @@ class Status:
         if self._registry is None:
             from telemetry import prometheus
 
-            self._registry = prometheus.registry(self.figures)
-            self._registry.register(self._engine_info.collector)
+            self._registry = prometheus.registry(self.figures, self.exemplars, self._engine_info.collector)
         return self._registry
 
     @property

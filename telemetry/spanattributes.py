@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 from telemetry import spanpacket
-from telemetry.redaction import redact_error
+from telemetry.redaction import redact
 from telemetry.spanpacket import Span
 
 Attribute = str | bool | int
@@ -56,7 +56,7 @@ def attributes(span: Span) -> Mapping[str, Attribute]:
     if span.omitted:
         found["valkey.pipeline.omitted"] = span.omitted
     if span.omitted_errors:
-        found["valkey.pipeline.omitted_errors"] = span.omitted_errors
+        found["valkey.pipeline.omitted.errors"] = span.omitted_errors
     if span.key:
         found["valkey.key"] = span.key.decode("utf-8", "replace")
     if error := error_type(span):
@@ -78,5 +78,5 @@ def error_type(span: Span) -> str:
 def failure(span: Span) -> str | None:
     """Why the command failed: the reply without the arguments in it, or `error.type`. None: it did not fail."""
     if span.flags & spanpacket.ERROR_REPLY:
-        return redact_error(span.error.decode("utf-8", "replace"))
+        return redact(span.error.decode("utf-8", "replace"))
     return error_type(span) or None

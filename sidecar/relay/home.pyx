@@ -543,6 +543,7 @@ cdef class HomeRoute:
         """Say which unit the command belongs to."""
         cdef Tracer tracer = self.relay.tracer
         cdef Unit* unit
+        cdef int treatment
         if awaiting == RESET_REPLY and self.transaction != NULL:
             self._let_transaction_go()
         if (awaiting == EXEC_REPLY or awaiting == DISCARD_REPLY) and self.transaction != NULL:
@@ -550,14 +551,17 @@ cdef class HomeRoute:
             entry.flags |= ENDS
             self.transaction = NULL
             return 0
-        if tracer.excludes(entry.command, self.first, self.first_length):
+        treatment = tracer.treatment(entry.command, self.first, self.first_length)
+        if treatment == spans.UNTRACED:
+            return self._consume_context()
+        if treatment == spans.PASSED_OVER:
             return 0
         if awaiting == MULTI_REPLY and self.transaction == NULL:
             self.transaction = tracer.transaction(self.context, entry.command, now)
             self._consume_context()
             unit = self.transaction
             entry.flags |= OPENS
-        elif self.context != NULL:
+        elif self.context != NULL and treatment != spans.TRACED_ALONE:
             unit = self.context
             if unit.count == 0:
                 unit.start_ns = now

@@ -11,7 +11,7 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
 from telemetry.otlp.encoded import Encoded, Observed
-from telemetry.otlp.redaction import redact
+from telemetry.redaction import redact
 from telemetry.spanpacket import TRANSPORTS, Identity, PacketError
 
 ctypedef unsigned char u8

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemetry.redaction import redact_error
+from telemetry.redaction import redact
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from telemetry.redaction import redact_error
     ],
 )
 def test_what_is_quoted_is_not_shown(text: str, shown: str) -> None:
-    assert redact_error(text) == shown
+    assert redact(text) == shown
 
 
 _AROUND = st.text(alphabet="ab0 ,:\n")
@@ -34,5 +34,5 @@ _AROUND = st.text(alphabet="ab0 ,:\n")
 
 @given(st.sampled_from("'\"`"), _AROUND, _AROUND)
 def test_an_argument_in_quotes_never_shows(quote: str, before: str, after: str) -> None:
-    assert "secret" not in redact_error(f"ERR no {quote}{before}secret{after}{quote}")
-    assert "secret" not in redact_error(f"ERR no {quote}{before}secret{after}")
+    assert "secret" not in redact(f"ERR no {quote}{before}secret{after}{quote}")
+    assert "secret" not in redact(f"ERR no {quote}{before}secret{after}")

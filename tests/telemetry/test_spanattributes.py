@@ -42,7 +42,7 @@ def test_everything_that_is_known_is_an_attribute() -> None:
             "valkey.blocked": True,
             "valkey.kept": "slow",
             "valkey.pipeline.omitted": 172,
-            "valkey.pipeline.omitted_errors": 1,
+            "valkey.pipeline.omitted.errors": 1,
             "valkey.key": "user:1",
         }.items()
     )

@@ -13,7 +13,7 @@ import uvloop
 from sidecar.relay.commands import CommandTable
 from telemetry.otlp.settings import Sampler
 from tests.conftest import Server, launch_bare
-from tests.sidecar.relay.traced import Conversation, Talk, converse, lines, read_table
+from tests.sidecar.relay.traced import ALWAYS_ON, Conversation, Talk, converse, lines, read_table
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def talk(traced_engine: Server, socket_path: str, traced_table: CommandTable) ->
         client.flushall()
         client.config_set("requirepass", "")
 
-    def run(*parts: str | bytes, sampler: Sampler = Sampler(), **settings: Any) -> Conversation:
+    def run(*parts: str | bytes, sampler: Sampler = ALWAYS_ON, **settings: Any) -> Conversation:
         data = [lines(part) if isinstance(part, str) else part for part in parts]
         return uvloop.run(converse(socket_path, traced_table, data, sampler, **settings))
 

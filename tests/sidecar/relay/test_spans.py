@@ -74,6 +74,16 @@ def test_the_list_of_housekeeping_can_be_changed(talk: Talk) -> None:
     assert [span.name for span in conversation.spans] == ["PING"]
 
 
+def test_a_changed_list_changes_nothing_for_whom_a_context_is(talk: Talk) -> None:
+    """The client cannot know it: a neighbour must not get what was meant for an excluded command."""
+    conversation = talk(f"TRACEPARENT {T}\nPING\nGET a\nSET b 1", trace_exclude=("GET",))
+    assert [(s.name, bool(s.flags & spanpacket.HAS_PARENT)) for s in conversation.spans] == [
+        ("PING", True),
+        ("SET", True),
+        ("PIPELINE", False),
+    ]
+
+
 def test_a_hit_and_a_miss(talk: Talk) -> None:
     conversation = talk("SET a 1", "GET a", "GET b", "MGET a a", "MGET a b", "EXISTS a", "SET c d")
     flags = [s.flags & (spanpacket.HIT | spanpacket.MISS) for s in conversation.spans]
@@ -293,7 +303,7 @@ def test_a_command_whose_client_leaves_or_whose_engine_dies(
             loop = asyncio.get_running_loop()
             await loop.sock_sendall(gone, lines("BLPOP none 0"))
             await traced.say(cut, lines("CLIENT SETNAME victim\nMULTI\nSET a 1"))
-            while "blpop" not in {entry["cmd"] for entry in admin.client_list()}:
+            while "blpop" not in {entry["cmd"] for entry in admin.client_list()}:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
             gone.close()
             victim = next(entry["id"] for entry in admin.client_list() if entry["name"] == "victim")

@@ -79,7 +79,7 @@ def test_housekeeping_does_not_get_it_and_does_not_consume_it(talk: Talk) -> Non
 def test_a_new_one_replaces_a_pending_one_and_none_clears_it(talk: Talk) -> None:
     conversation = talk(f"TRACEPARENT {T}\nTRACEPARENT {context(7)}\nGET a", f"TRACEPARENT {T}\nTRACEPARENT\nGET b")
     assert conversation.replies == [OK + OK + b"$-1\r\n"] * 2
-    assert [int.from_bytes(s.trace_id, "big") for s in conversation.spans][0] == 8
+    assert int.from_bytes(conversation.spans[0].trace_id, "big") == 8
     assert not conversation.spans[1].flags & spanpacket.HAS_PARENT
 
 

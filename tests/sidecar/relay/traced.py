@@ -34,6 +34,8 @@ T = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 TRACE_ID = bytes.fromhex("0af7651916cd43dd8448eb211c80319c")
 PARENT_ID = bytes.fromhex("b7ad6b7169203331")
 
+ALWAYS_ON = Sampler()
+
 _NOTHING = bytes(4)
 """In a socket's queue: the int 0."""
 
@@ -89,7 +91,7 @@ class Tracing:
     """A relay with a tracer, as a worker has one."""
 
     def __init__(
-        self, engine: str, table: CommandTable, sampler: Sampler = Sampler(), *, exported: bool = True, **settings: Any
+        self, engine: str, table: CommandTable, sampler: Sampler = ALWAYS_ON, *, exported: bool = True, **settings: Any
     ) -> None:
         loop = asyncio.get_running_loop()
         self.faults: list[dict[str, Any]] = []
@@ -143,7 +145,7 @@ class Tracing:
 
 
 async def converse(
-    engine: str, table: CommandTable, parts: Sequence[bytes], sampler: Sampler = Sampler(), **settings: Any
+    engine: str, table: CommandTable, parts: Sequence[bytes], sampler: Sampler = ALWAYS_ON, **settings: Any
 ) -> Conversation:
     """Each part goes in one write; the next one when everything has been answered."""
     traced = Tracing(engine, table, sampler, **settings)

@@ -12,8 +12,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 
 from telemetry import spanpacket
 from telemetry.otlp.encoded import Encoded
-from telemetry.otlp.redaction import redact
 from telemetry.otlp.span_encoder import SpanEncoder
+from telemetry.redaction import redact
 from telemetry.spanpacket import Identity, Span
 
 U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
