@@ -19,7 +19,7 @@ DB_SYSTEM = "valkey"
 OTHER = "_OTHER"
 
 # The ledger's rule, too: the first word of an error is its code if it looks like one.
-_CODE = re.compile(r"[A-Z]{1,32}")
+_CODE = re.compile(r"[A-Z][A-Z0-9_]{0,31}")
 
 
 def attributes(span: Span) -> Mapping[str, Attribute]:
@@ -55,10 +55,9 @@ def attributes(span: Span) -> Mapping[str, Attribute]:
         found["valkey.kept"] = "slow"
     if span.omitted:
         found["valkey.pipeline.omitted"] = span.omitted
-    if span.omitted_errors:
         found["valkey.pipeline.omitted.errors"] = span.omitted_errors
     if span.key:
-        found["valkey.key"] = span.key.decode("utf-8", "replace")
+        found["valkey.key"] = _key(span.key)
     if error := error_type(span):
         found["error.type"] = error
         if span.flags & spanpacket.ERROR_REPLY:
@@ -71,12 +70,20 @@ def error_type(span: Span) -> str:
     text = span.error.decode("utf-8", "replace")
     if not span.flags & spanpacket.ERROR_REPLY:
         return text
-    code = text.partition(" ")[0]
+    code = text.partition(" ")[0].partition("\r")[0]
     return code if _CODE.fullmatch(code) else OTHER
 
 
 def failure(span: Span) -> str | None:
-    """Why the command failed: the reply without the arguments in it, or `error.type`. None: it did not fail."""
+    """The reply by which the command failed, without arguments; empty when no reply came. None: it did not fail."""
     if span.flags & spanpacket.ERROR_REPLY:
-        return redact(span.error.decode("utf-8", "replace"))
-    return error_type(span) or None
+        return redact(span.error.decode("utf-8", "replace").strip())
+    return "" if span.error else None
+
+
+def _key(key: bytes) -> str:
+    """As it is when it is text, else in hexadecimal digits."""
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        return key.hex()

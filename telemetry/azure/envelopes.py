@@ -54,7 +54,7 @@ def _readable(span: Span, resource: Resource) -> ReadableSpan:
         resource,
         spanattributes.attributes(span),
         kind=_KINDS.get(span.kind, SpanKind.INTERNAL),
-        status=Status(StatusCode.UNSET) if failure is None else Status(StatusCode.ERROR, failure),
+        status=Status(StatusCode.UNSET) if failure is None else Status(StatusCode.ERROR, failure or None),
         start_time=span.start_ns,
         end_time=span.end_ns,
         instrumentation_scope=_SCOPE,

@@ -147,7 +147,8 @@ class AzureExport:
         from telemetry.otlp.logs import LogPipeline
 
         exporter = _log_record_exporter(self._logs, self._log_exporter)
-        self._log_pipeline = LogPipeline(exporter, self._resource, self._stats, signal=LOGS, thread="azure-logs")
+        attributes = self._resource.attributes
+        self._log_pipeline = LogPipeline(exporter, attributes, self._stats, signal=LOGS, thread="azure-logs")
         for thread in self._threads:
             thread.start()
 

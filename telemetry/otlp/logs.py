@@ -41,7 +41,7 @@ ENGINE_SCOPE = "valkey.engine"
 SIDECAR_SCOPE = "valkey.sidecar"
 
 _HEAD = frozenset({"timestamp", "level", "severity_number", "event_name", "message", "trace_id", "span_id"})
-_ABOUT_EXPORT = frozenset({"export.failed", "export.recovered"})
+_ABOUT_EXPORT = frozenset({"export.failed", "export.recovered", "export.fault"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _INT64 = 1 << 63
@@ -57,12 +57,15 @@ class Sends(Protocol):
 
 
 class LogPipeline:
-    """One way of records out of the process. `signal`: its name in the statistics; `thread`: of the one that sends."""
+    """One way of records out of the process.
+
+    resource: its attributes. signal: its name in the statistics. thread: the name of the thread that sends.
+    """
 
     def __init__(
         self,
         exporter: LogRecordExporter,
-        resource: Resource,
+        resource: Mapping[str, Any],
         stats: ExportStats,
         *,
         signal: str = "logs",
@@ -72,7 +75,7 @@ class LogPipeline:
         self._stats = stats
         queue = _setting(OTEL_BLRP_MAX_QUEUE_SIZE, 2048)
         self._counter = _Counter(exporter, stats, signal, thread, queue)
-        self._provider = LoggerProvider(resource, shutdown_on_exit=False)
+        self._provider = LoggerProvider(Resource(dict(resource)), shutdown_on_exit=False)
         processor = BatchLogRecordProcessor(
             self._counter,
             schedule_delay_millis=_setting(OTEL_BLRP_SCHEDULE_DELAY, 1000),

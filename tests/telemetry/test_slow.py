@@ -58,7 +58,7 @@ def test_a_command_that_was_not_slow_is_not_logged(log: Recorder) -> None:
         ),
         (
             replace(_SLOW, name="PIPELINE", batch_size=300, end_ns=_SLOW.start_ns + 2_500_000_000),
-            "PIPELINE of 300 commands took 2,500.0 ms for 10.0.0.1:5000 (worker-7).",
+            "PIPELINE took 2,500.0 ms for 10.0.0.1:5000 (worker-7).",
         ),
     ],
 )

@@ -58,6 +58,7 @@ def test_a_miss_is_told_from_no_answer_to_the_question() -> None:
     [
         (b"WRONGTYPE Operation", "WRONGTYPE", "WRONGTYPE Operation"),
         (b"ERR unknown command 'x y'", "ERR", "ERR unknown command '?'"),
+        (b"NOT_1 busy", "NOT_1", "NOT_1 busy"),
         (b"my own words", "_OTHER", "my own words"),
         (b"A" * 33 + b" x", "_OTHER", "A" * 33 + " x"),
         (b"\xff broken", "_OTHER", "\ufffd broken"),
@@ -75,4 +76,8 @@ def test_a_command_without_a_reply_has_a_type_and_no_code() -> None:
     found = attributes(span)
     assert found["error.type"] == "connection_lost"
     assert "db.response.status_code" not in found
-    assert failure(span) == "connection_lost"
+    assert failure(span) == ""
+
+
+def test_a_key_that_is_no_text_shows_as_hexadecimal_digits() -> None:
+    assert attributes(replace(_SPAN, key=b"\xff\x00"))["valkey.key"] == "ff00"

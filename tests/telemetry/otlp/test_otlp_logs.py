@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
-from opentelemetry.sdk.resources import Resource
 
 from telemetry import logs
 from telemetry.names import SEVERITIES
@@ -67,7 +66,7 @@ def make(transport: CollectingTransport, stats: ExportStats, monkeypatch: pytest
     monkeypatch.setenv("OTEL_BLRP_SCHEDULE_DELAY", "20")
 
     def make() -> LogPipeline:
-        made.append(LogPipeline(OtlpLogExporter(transport), Resource({"service.name": "cache"}), stats))
+        made.append(LogPipeline(OtlpLogExporter(transport), {"service.name": "cache"}, stats))
         return made[-1]
 
     yield make
