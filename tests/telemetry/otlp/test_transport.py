@@ -89,10 +89,10 @@ def test_a_missing_key_is_unauthenticated_and_not_tried_again(
     protocol: str, receive: Receive, connect: Connect, stats: ExportStats, log: Log
 ) -> None:
     receiver = receive(protocol, key=KEY)
-    headers = "x-otlp-api-key=wrong-secret"
-    transport = connect(signal_for(receiver.endpoint + "/?token=query-secret", protocol, EXPORTER_OTLP_HEADERS=headers))
-    if protocol != "grpc":
-        transport = connect(signal_for(receiver.endpoint, protocol, EXPORTER_OTLP_HEADERS=headers))
+    headers, endpoint = "x-otlp-api-key=wrong-secret", f"{receiver.endpoint}/v1/traces?token=query-secret"
+    transport = connect(
+        signal_for(endpoint, protocol, EXPORTER_OTLP_HEADERS=headers, EXPORTER_OTLP_TRACES_ENDPOINT=endpoint)
+    )
     for _ in range(3):
         assert reason_of(transport) == "unauthenticated"
     assert stats.failures() == {("traces", "unauthenticated"): 3}
@@ -181,7 +181,7 @@ def test_closing_ends_a_wait_between_two_tries_at_once(
         signal_for(receiver.endpoint, protocol, EXPORTER_OTLP_TIMEOUT="100000", BSP_EXPORT_TIMEOUT="100000")
     )
     assert_closing_interrupts(transport, lambda: receiver.wait_for(lambda: receiver.requests, "a request"))
-    assert stats.failures() == {("traces", "shutdown"): 1}
+    assert stats.failures() == {("traces", "shutdown"): 2}
     assert log.events("export.failed") == []
 
 
@@ -205,7 +205,7 @@ def assert_closing_interrupts(transport: Transport, wait: Callable[[], object]) 
     thread.join(PATIENCE_S)
     assert reasons == ["shutdown"]
     assert time.monotonic() - began < 5
-    assert reason_of(transport) == "shutdown"  # and nothing is sent after it
+    assert reason_of(transport) == "shutdown"  # nothing is sent after it
 
 
 @pytest.mark.parametrize("protocol", BINARY)
