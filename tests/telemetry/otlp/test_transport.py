@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -370,3 +372,29 @@ def test_a_channel_that_was_silent_is_not_kept(receive: Receive, connect: Connec
         assert len(first.requests) == 2
     finally:
         first.close()
+
+
+def test_grpc_writes_nothing_to_standard_error(receive: Receive, tmp_path: Path) -> None:
+    """Neither about an endpoint that we do not trust nor about children that are started meanwhile."""
+    receiver = receive("grpc", tls=make_authority(tmp_path))
+    code = f"""
+import subprocess, threading
+from telemetry.otlp.settings import read
+from telemetry.otlp.stats import ExportStats
+from telemetry.otlp.transport import ExportError, make_transport
+environ = {{"OTEL_EXPORTER_OTLP_ENDPOINT": {receiver.endpoint!r}, "OTEL_EXPORTER_OTLP_TIMEOUT": "1500"}}
+transport = make_transport("traces", read(environ)[0].traces, ExportStats())
+def send():
+    try:
+        transport.send(b"", 0)
+    except ExportError as error:
+        print(error.reason)
+thread = threading.Thread(target=send)
+thread.start()
+while thread.is_alive():
+    subprocess.run(["true"], check=True)
+thread.join()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
+    assert done.stdout.splitlines()[-1] == "tls"
+    assert done.stderr == ""
