@@ -7,6 +7,7 @@ imported only when they are needed.
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -22,6 +23,9 @@ from telemetry.otlp.stats import ExportStats
 REQUEST_BYTES_MAX: Final = 4 << 20
 """Receivers refuse larger messages by default."""
 
+# gRPC reads these when it is imported. Else it writes a line to standard error for each failed handshake and for each
+# worker that is started; and it need not survive a fork, since all our children become other programs.
+_QUIET_GRPC: Final = {"GRPC_VERBOSITY": "ERROR", "GRPC_ENABLE_FORK_SUPPORT": "0"}
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 5.0
 _JITTER: Final = 0.2
@@ -157,6 +161,8 @@ def make_transport(signal: Signal, settings: SignalSettings, stats: ExportStats)
     Raises telemetry.otlp.trust.TrustError when a certificate that the settings name cannot be read.
     """
     if settings.protocol == "grpc":
+        for name, value in _QUIET_GRPC.items():
+            os.environ.setdefault(name, value)
         from telemetry.otlp.transport_grpc import GrpcTransport
 
         return GrpcTransport(signal, settings, stats)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import http.client
+import logging
 import socket
 import time
 import urllib.request
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, ProtocolError, SSLError, TimeoutError  # noqa: A004
+from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, SSLError, TimeoutError  # noqa: A004
 
 from telemetry.otlp import trust
 from telemetry.otlp.messages import BadAnswerError, rejected, to_json
@@ -30,6 +31,9 @@ _AGAIN: Final = (429, 502, 503, 504)  # OTLP specification, "Retryable Response 
 _REASONS: Final = {401: "unauthenticated", 403: "refused", 413: "too_large"}
 _ANSWER_BYTES_MAX: Final = 1 << 20
 _CHUNK_BYTES: Final = 1 << 14
+
+# It would log each request's path and query at debug level, and a query may hold a key.
+logging.getLogger("urllib3.connectionpool").setLevel(logging.WARNING)
 
 
 class HttpTransport(RetryingTransport):
@@ -69,12 +73,11 @@ class HttpTransport(RetryingTransport):
             try:
                 answer = _read(response, deadline)
             finally:
-                if answer is None:
+                if answer is None:  # the rest of it is not read
                     response.close()
-                else:
-                    response.release_conn()
-        except TimeoutError:
-            return Outcome("deadline", again=True)
+                response.release_conn()
+        except TimeoutError as error:  # which urllib3 makes of "connection refused", too
+            return Outcome("unavailable" if isinstance(error, NewConnectionError) else "deadline", again=True)
         except SSLError:
             return Outcome("tls", again=True)
         except ProtocolError as error:
@@ -130,7 +133,7 @@ class HttpTransport(RetryingTransport):
 
         url = urlsplit(self.settings.endpoint)
         proxy = urllib.request.getproxies().get(url.scheme)
-        options: dict[str, Any] = {"maxsize": 1, "block": True}
+        options: dict[str, Any] = {"maxsize": 1}
         if self.settings.secure:
             options["ssl_context"] = trust.load(self.settings).context()
         manager: urllib3.PoolManager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -89,10 +91,10 @@ def test_a_missing_key_is_unauthenticated_and_not_tried_again(
     protocol: str, receive: Receive, connect: Connect, stats: ExportStats, log: Log
 ) -> None:
     receiver = receive(protocol, key=KEY)
-    headers = "x-otlp-api-key=wrong-secret"
-    transport = connect(signal_for(receiver.endpoint + "/?token=query-secret", protocol, EXPORTER_OTLP_HEADERS=headers))
-    if protocol != "grpc":
-        transport = connect(signal_for(receiver.endpoint, protocol, EXPORTER_OTLP_HEADERS=headers))
+    headers, endpoint = "x-otlp-api-key=wrong-secret", f"{receiver.endpoint}/v1/traces?token=query-secret"
+    transport = connect(
+        signal_for(endpoint, protocol, EXPORTER_OTLP_HEADERS=headers, EXPORTER_OTLP_TRACES_ENDPOINT=endpoint)
+    )
     for _ in range(3):
         assert reason_of(transport) == "unauthenticated"
     assert stats.failures() == {("traces", "unauthenticated"): 3}
@@ -181,7 +183,7 @@ def test_closing_ends_a_wait_between_two_tries_at_once(
         signal_for(receiver.endpoint, protocol, EXPORTER_OTLP_TIMEOUT="100000", BSP_EXPORT_TIMEOUT="100000")
     )
     assert_closing_interrupts(transport, lambda: receiver.wait_for(lambda: receiver.requests, "a request"))
-    assert stats.failures() == {("traces", "shutdown"): 1}
+    assert stats.failures() == {("traces", "shutdown"): 2}
     assert log.events("export.failed") == []
 
 
@@ -205,7 +207,7 @@ def assert_closing_interrupts(transport: Transport, wait: Callable[[], object]) 
     thread.join(PATIENCE_S)
     assert reasons == ["shutdown"]
     assert time.monotonic() - began < 5
-    assert reason_of(transport) == "shutdown"  # and nothing is sent after it
+    assert reason_of(transport) == "shutdown"  # nothing is sent after it
 
 
 @pytest.mark.parametrize("protocol", BINARY)
@@ -370,3 +372,29 @@ def test_a_channel_that_was_silent_is_not_kept(receive: Receive, connect: Connec
         assert len(first.requests) == 2
     finally:
         first.close()
+
+
+def test_grpc_writes_nothing_to_standard_error(receive: Receive, tmp_path: Path) -> None:
+    """Neither about an endpoint that we do not trust nor about children that are started meanwhile."""
+    receiver = receive("grpc", tls=make_authority(tmp_path))
+    code = f"""
+import subprocess, threading
+from telemetry.otlp.settings import read
+from telemetry.otlp.stats import ExportStats
+from telemetry.otlp.transport import ExportError, make_transport
+environ = {{"OTEL_EXPORTER_OTLP_ENDPOINT": {receiver.endpoint!r}, "OTEL_EXPORTER_OTLP_TIMEOUT": "1500"}}
+transport = make_transport("traces", read(environ)[0].traces, ExportStats())
+def send():
+    try:
+        transport.send(b"", 0)
+    except ExportError as error:
+        print(error.reason)
+thread = threading.Thread(target=send)
+thread.start()
+while thread.is_alive():
+    subprocess.run(["true"], check=True)
+thread.join()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE_S)
+    assert done.stdout.splitlines()[-1] == "tls"
+    assert done.stderr == ""
