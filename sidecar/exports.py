@@ -144,12 +144,10 @@ class Exports:
         return Collection(source, Resource(dict(self._resource)), self._loop, self._status.refresh)
 
     def _log_sender(self, transport: Transport) -> LogSender:
-        from opentelemetry.sdk.resources import Resource
-
         from telemetry import logs
         from telemetry.otlp.logs import LogPipeline, OtlpLogExporter
 
-        pipeline = LogPipeline(OtlpLogExporter(transport), Resource(dict(self._resource)), self._status.stats)
+        pipeline = LogPipeline(OtlpLogExporter(transport), self._resource, self._status.stats)
         logs.add_exporter(pipeline.take)
         logs.exporters_complete()
         return pipeline

@@ -100,7 +100,9 @@ class SidecarSettings:
         "Take TRACEPARENT, with which a client says which span its next command belongs to. off: an unknown command.",
     )
     trace_exclude: tuple[str, ...] = _setting(
-        Commands(), HOUSEKEEPING, "Commands that have no span. A TRACEPARENT passes over those of the default list only."
+        Commands(),
+        HOUSEKEEPING,
+        "Commands that have no span. A TRACEPARENT passes over those of the default list only.",
     )
     trace_keys: str = _setting(
         Choice(("off", "hash", "whole")),
