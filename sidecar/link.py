@@ -1,7 +1,8 @@
 """The link between the supervisor and one worker: messages over a socket pair.
 
 Owns the framing of messages (JSON with a ``kind``, in as many packets as it takes; or figures: a ledger snapshot or
-spans, one packet that begins with ``S`` or ``T``), requests and their answers, and descriptors that travel along. It never interprets a message.
+spans, one packet that begins with ``S`` or ``T``), requests and their answers, and descriptors that travel along. It
+never interprets a message.
 """
 
 from __future__ import annotations

@@ -57,8 +57,8 @@ class SidecarSettings:
     engine_user: str | None = _setting(
         OptionalText("the name of a user"),
         None,
-        "ACL user of our own connection to the engine; it needs the rights to run PING, INFO, COMMAND, CLIENT, CONFIG "
-        "and ACL GETUSER.",
+        "ACL user of our own connection to the engine; it needs the rights to run PING, INFO, COMMAND, CLIENT, CONFIG, "
+        "SLOWLOG, LATENCY and ACL GETUSER.",
         unset="the default user",
     )
     engine_password: SecretStr | None = _setting(  # noqa: RUF009 - a field, made once
@@ -91,7 +91,7 @@ class SidecarSettings:
     slow_threshold: float | None = _setting(
         Milliseconds(3600),
         0.01,
-        "A command that takes longer is slow: it is logged (at most so many a second as trace-budget-kept says), and its "
+        "A command that takes longer is slow: it is logged (trace-budget-kept says how many a second at most), and its "
         "span is kept whatever the sampler says. off: no command is.",
     )
     trace_context: bool = _setting(
@@ -100,12 +100,15 @@ class SidecarSettings:
         "Take TRACEPARENT, with which a client says which span its next command belongs to. off: an unknown command.",
     )
     trace_exclude: tuple[str, ...] = _setting(
-        Commands(), HOUSEKEEPING, "Commands that have no span and that a context passes over."
+        Commands(),
+        HOUSEKEEPING,
+        "Commands that have no span. A TRACEPARENT passes over those of the default list only.",
     )
     trace_keys: str = _setting(
         Choice(("off", "hash", "whole")),
         "off",
-        "Show the first key of a command in its span, as valkey.key: not at all, the beginning of its SHA-256, or whole.",
+        "Show the first key of a command in its span, as valkey.key: not at all, as the beginning of its SHA-256, or "
+        "whole.",
     )
     trace_budget_remote: int = _setting(
         Integer(0, 1_000_000),

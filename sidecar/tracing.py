@@ -1,7 +1,7 @@
 """What workers are told about spans.
 
-Owns the translation of our settings and of the sampler into what `telemetry.spans.Tracer` takes, and the memory in which
-all workers keep their budgets. It never sees a span.
+Owns the translation of our settings and of the sampler into what `telemetry.spans.Tracer` takes, and the memory in
+which all workers keep their budgets. It never sees a span.
 """
 
 from __future__ import annotations

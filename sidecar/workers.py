@@ -13,6 +13,7 @@ import mmap
 import os
 import signal
 import socket
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -63,6 +64,10 @@ class ConnectionCounts:
         self.fd = os.memfd_create("valkey-sidecar-clients", os.MFD_CLOEXEC)
         os.ftruncate(self.fd, size)
         self._slots = mmap.mmap(self.fd, size)
+
+    def rejected(self) -> int:
+        """Clients refused by all workers, since the start or CONFIG RESETSTAT."""
+        return sum(struct.unpack_from(f"={MOST_WORKERS}q", self._slots, MOST_WORKERS * _SLOT_BYTES))
 
     def clear(self, index: int) -> None:
         """A worker died, and its clients' connections with it."""

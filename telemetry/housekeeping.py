@@ -1,7 +1,11 @@
-"""Commands that clients send by themselves: no span of their own, and a context passes over them.
+"""What clients send by themselves, not for the application: no span, and a trace context passes over it.
 
-Owns the list and how a name is found in it. `CLIENT *` stands for every subcommand and for CLIENT itself. Metrics count
-them all.
+Owns one list, which the server and the helper for clients share: what one of them takes for housekeeping, the other
+must, too, or a context given for n commands (``TRACEPARENT … COUNT n``) would reach a neighbour. Never counts anything:
+metrics show these commands like all others.
+
+    >>> is_housekeeping("PING"), is_housekeeping("CLIENT SETNAME"), is_housekeeping("CONFIG SET")
+    (True, True, False)
 """
 
 from __future__ import annotations
@@ -10,15 +14,16 @@ from collections.abc import Iterable
 from typing import Final
 
 HOUSEKEEPING: Final[tuple[str, ...]] = (
-    "ASKING", "AUTH", "CLIENT *", "CLUSTER *", "COMMAND *", "CONFIG GET", "ECHO", "HELLO", "INFO", "PING", "QUIT", "READONLY",
-    "READWRITE", "RESET", "SELECT", "SENTINEL *", "UNWATCH", "WATCH",
+    "ASKING", "AUTH", "CLIENT *", "CLUSTER *", "COMMAND *", "CONFIG GET", "ECHO", "HELLO", "INFO", "PING", "QUIT",
+    "READONLY", "READWRITE", "RESET", "SELECT", "SENTINEL *", "UNWATCH", "WATCH",
 )  # fmt: skip
+"""Upper-case names of commands, subcommand included; ``NAME *`` means NAME with any subcommand, and without one."""
 
-OWN_KEYS: Final = b"__Booksleeve_"
-"""What the keys and channels of StackExchange.Redis itself begin with."""
+KEY_PREFIX: Final = b"__Booksleeve_"
+"""Commands on keys and channels that begin like this are StackExchange.Redis' own, and housekeeping as well."""
 
 
 def is_housekeeping(name: str, patterns: Iterable[str] = HOUSEKEEPING) -> bool:
-    """Whether the command (upper-case, subcommand included: `CLIENT SETNAME`) is in the list."""
-    head = name.partition(" ")[0]
-    return any(pattern == name or pattern == f"{head} *" for pattern in patterns)
+    """Whether a command is in the list. `name`: upper case, with its subcommand where it has one, no arguments."""
+    wildcard = f"{name.partition(' ')[0]} *"
+    return any(pattern in (name, wildcard) for pattern in patterns)

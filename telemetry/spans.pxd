@@ -16,6 +16,13 @@ cdef enum Decision:
     SENT                     # its spans go out
     REFUSED                  # only errors and slow commands do
 
+cdef enum Treatment:
+    PASSED_OVER              # housekeeping: no span, and a context passes over it
+    TRACED                   # a span, in the context if there is one
+    TRACED_BUT_OWN           # the same, unless its argument is StackExchange.Redis' own: then housekeeping
+    UNTRACED                 # no span, but the context was for it
+    TRACED_ALONE             # a span, but a context passes over it
+
 cdef enum Reason:            # why a span is not sent: `_REASONS`
     SAMPLER
     BUDGET_REMOTE
@@ -92,7 +99,7 @@ cdef class Tracer:
     cdef long long slow_ns
     cdef list names
     cdef object excluded
-    cdef unsigned char* traced               # by command id: 0 housekeeping, 1 traced, 2 traced unless its argument is StackExchange.Redis' own
+    cdef unsigned char* treatments           # by command id
     cdef int* first_keys                     # by command id: position of the first key, 0 for none
     cdef unsigned int* name_packets          # by command id: the last packet that its name stands in
     cdef Py_ssize_t size
@@ -112,7 +119,7 @@ cdef class Tracer:
     cdef long long bursts_ns[4]
     cdef readonly long long made             # spans written since the start
 
-    cdef bint excludes(self, Py_ssize_t command, const char* argument, Py_ssize_t length) noexcept nogil
+    cdef int treatment(self, Py_ssize_t command, const char* argument, Py_ssize_t length) noexcept nogil
     cdef Unit* root(self) except NULL
     cdef Unit* below(self, const char* trace_id, const char* parent_id, unsigned char trace_flags, const char* state, int state_length) except NULL
     cdef Unit* transaction(self, Unit* context, unsigned short command, long long start_ns) except NULL

@@ -15,7 +15,7 @@ from libc.string cimport memchr, memcmp, memcpy, memset
 from posix.mman cimport MAP_SHARED, PROT_READ, PROT_WRITE, MAP_FAILED, mmap as c_mmap
 
 from telemetry import spanpacket
-from telemetry.housekeeping import OWN_KEYS, is_housekeeping
+from telemetry.housekeeping import KEY_PREFIX, is_housekeeping
 
 cdef enum:
     BUDGET_OF_REMOTE, BUDGET_OF_ROOTS, BUDGET_OF_CHILDREN, BUDGET_OF_KEPT
@@ -36,7 +36,7 @@ cdef int _CHILDREN_MAX = 128
 # Commands of StackExchange.Redis with its own keys and channels.
 _OWN_COMMANDS = frozenset({"GET", "SET", "SETEX", "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"})
 cdef const char* _OWN = "__Booksleeve_"
-if OWN_KEYS != _OWN:
+if KEY_PREFIX != _OWN:
     raise ImportError("telemetry.spans and telemetry.housekeeping do not agree")
 
 if (HAS_PARENT, REMOTE_PARENT, HIT, MISS, BLOCKED, ERROR_REPLY, KEPT_ERROR, KEPT_SLOW, SLOW, SAMPLED) != (
@@ -95,7 +95,7 @@ cdef class Tracer:
             self.spare = unit.next
             free(unit)
         free(self.buffer)
-        free(self.traced)
+        free(self.treatments)
         free(self.first_keys)
         free(self.name_packets)
 
@@ -136,10 +136,10 @@ cdef class Tracer:
         """The command table has more names than before. first_keys: by name, the position of the first key."""
         cdef Py_ssize_t size = len(self.names), i
         if size > self.size:
-            self.traced = <unsigned char*>realloc(self.traced, size)
+            self.treatments = <unsigned char*>realloc(self.treatments, size)
             self.first_keys = <int*>realloc(self.first_keys, size * sizeof(int))
             self.name_packets = <unsigned int*>realloc(self.name_packets, size * sizeof(int))
-            if self.traced == NULL or self.first_keys == NULL or self.name_packets == NULL:
+            if self.treatments == NULL or self.first_keys == NULL or self.name_packets == NULL:
                 raise MemoryError
             for i in range(self.size, size):
                 self.name_packets[i] = 0
@@ -147,7 +147,12 @@ cdef class Tracer:
             self.size = size
         for i in range(size):
             name = self.names[i]
-            self.traced[i] = 0 if is_housekeeping(name, self.excluded) else 2 if name in _OWN_COMMANDS else 1
+            if is_housekeeping(name):          # the client's side knows this list, not what is excluded here
+                self.treatments[i] = PASSED_OVER if is_housekeeping(name, self.excluded) else TRACED_ALONE
+            elif is_housekeeping(name, self.excluded):
+                self.treatments[i] = UNTRACED
+            else:
+                self.treatments[i] = TRACED_BUT_OWN if name in _OWN_COMMANDS else TRACED
             self.first_keys[i] = first_keys.get(name, self.first_keys[i])
 
     def take_drops(self):
@@ -178,10 +183,12 @@ cdef class Tracer:
 
     # ---- units -----------------------------------------------------------------------------------------------------------------
 
-    cdef bint excludes(self, Py_ssize_t command, const char* argument, Py_ssize_t length) noexcept nogil:
-        """Whether the command with this first argument (NULL: not known) is housekeeping."""
-        cdef unsigned char traced = self.traced[command] if command < self.size else 1
-        return traced == 0 or (traced == 2 and argument != NULL and length >= 13 and memcmp(argument, _OWN, 13) == 0)
+    cdef int treatment(self, Py_ssize_t command, const char* argument, Py_ssize_t length) noexcept nogil:
+        """How the command with this first argument (NULL: not known) is treated."""
+        cdef int found = self.treatments[command] if command < self.size else <int>TRACED
+        if found == TRACED_BUT_OWN:
+            return PASSED_OVER if argument != NULL and length >= 13 and memcmp(argument, _OWN, 13) == 0 else TRACED
+        return found
 
     cdef Unit* _new(self) except NULL:
         cdef Unit* unit = self.spare

@@ -18,7 +18,9 @@ INVALID_CONTEXT: Final = "invalid traceparent"
 BAD_SYNTAX: Final = "syntax error"
 
 _TRACEPARENT: Final = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
-_MEMBER: Final = re.compile(rb"[a-z0-9][a-z0-9_\-*/@]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]")
+_MEMBER: Final = re.compile(
+    rb"[a-z0-9][a-z0-9_\-*/@]{0,255}=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
+)
 _STATE_MEMBERS_MOST: Final = 32
 _STATE_BYTES_MOST: Final = 512
 _COUNT_MOST: Final = 1_000_000_000

@@ -499,12 +499,18 @@ cdef class HomeRoute:
         cdef long long since = entry.at_ns if entry.at_ns > self.answered_ns else self.answered_ns
         cdef int flags = found
         cdef bint failed = framer.type == ERROR or framer.type == BIG_ERROR
+        cdef const char* error = NULL
+        cdef int length = 0
+        if failed:
+            flags |= spans.ERROR_REPLY
+            error = framer.head
+            length = framer.head_length
+            if length and error[length - 1] == 13:
+                length -= 1
         if entry.flags & BLOCKS:
             flags |= spans.BLOCKED
         elif not entry.flags & QUEUED and now - since > tracer.slow_ns:
             flags |= spans.SLOW
-        if failed:
-            flags |= spans.ERROR_REPLY
         if entry.flags & (OPENS | ENDS):
             entry.unit.request += entry.size
             entry.unit.response += framer.size
@@ -512,9 +518,8 @@ cdef class HomeRoute:
                 return 0
             if entry.unit == self.transaction:                # refused: what follows runs by itself
                 self._let_transaction_go()
-            return tracer.close(entry.unit, self.who, now, flags, framer.head if failed else NULL, framer.head_length if failed else 0)
-        return tracer.done(entry.unit, self.who, entry.command, entry.at_ns, now, entry.size, framer.size, flags, framer.head if failed else NULL,
-                           framer.head_length if failed else 0, entry.key)
+            return tracer.close(entry.unit, self.who, now, flags, error, length)
+        return tracer.done(entry.unit, self.who, entry.command, entry.at_ns, now, entry.size, framer.size, flags, error, length, entry.key)
 
     cdef int _lost(self, Pending* entry, str error_type, long long now) except -1:
         """A command ends without a reply. error_type: why, "" when none was to come."""
@@ -538,6 +543,7 @@ cdef class HomeRoute:
         """Say which unit the command belongs to."""
         cdef Tracer tracer = self.relay.tracer
         cdef Unit* unit
+        cdef int treatment
         if awaiting == RESET_REPLY and self.transaction != NULL:
             self._let_transaction_go()
         if (awaiting == EXEC_REPLY or awaiting == DISCARD_REPLY) and self.transaction != NULL:
@@ -545,14 +551,17 @@ cdef class HomeRoute:
             entry.flags |= ENDS
             self.transaction = NULL
             return 0
-        if tracer.excludes(entry.command, self.first, self.first_length):
+        treatment = tracer.treatment(entry.command, self.first, self.first_length)
+        if treatment == spans.UNTRACED:
+            return self._consume_context()
+        if treatment == spans.PASSED_OVER:
             return 0
         if awaiting == MULTI_REPLY and self.transaction == NULL:
             self.transaction = tracer.transaction(self.context, entry.command, now)
             self._consume_context()
             unit = self.transaction
             entry.flags |= OPENS
-        elif self.context != NULL:
+        elif self.context != NULL and treatment != spans.TRACED_ALONE:
             unit = self.context
             if unit.count == 0:
                 unit.start_ns = now

@@ -38,6 +38,7 @@ cdef double _RETRY_MOST_S = 0.1                # between later ones: thousands o
 
 cdef bytes _UNAVAILABLE = b"-LOADING valkey-sidecar: the engine does not answer, try again later\r\n"
 cdef bytes _BAD_LINE_ENDS = b"*1\r\n$1\r\nx??*?\r\n"    # an engine that does not look at line ends refuses the count
+cdef bytes _UNKNOWN = b"*1\r\n$11\r\nTRACEPARENT\r\n"    # the engine refuses it, and nobody hears
 cdef bytes _TOO_LARGE = b"-ERR Protocol error: too large a request for a command that is inspected\r\n"
 
 
@@ -231,9 +232,11 @@ cdef class Session(Owner):
             unit = self.relay.tracer.below(trace_id, parent_id, trace_flags, state, len(state))
         route.give_context(unit, count)
         self.relay.ledger.count("trace.contexts", "accepted" if answer == ACCEPTED else "invalid")
-        if self.replies_off or self.skip_next:
-            self.skip_next = False
+        if self.replies_off:
             return 0
+        if self.skip_next:                     # the engine skips the reply to what comes next: to nothing but this
+            self.skip_next = False
+            return self.relay.keep(_UNKNOWN, len(_UNKNOWN))
         return route.expect_local(answer, now)
 
     cdef int _refuse_large(self) except -1:

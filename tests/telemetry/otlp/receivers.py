@@ -216,7 +216,7 @@ class HttpReceiver(Receiver):
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_POST(self) -> None:  # noqa: N802 -- the base class's name
+            def do_POST(self) -> None:
                 receiver._handle(self)
 
             def log_message(self, *_: object) -> None:
@@ -302,7 +302,7 @@ class Certificate:
     folder: Path
 
     def server_context(self) -> Any:
-        import ssl  # noqa: PLC0415
+        import ssl
 
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.folder / "server.pem", self.folder / "server.key")
