@@ -25,7 +25,7 @@ from samples.demo.aspire_cli import AspireError
 from samples.demo.dashboard import Dashboard, free_ports
 
 _ROOT: Final = Path(__file__).parents[2]
-_REQUEST_EVERY_S: Final = 0.25
+_REQUEST_EVERY_S: Final = 0.1
 _START_LIMIT_S: Final = 60.0
 _STOP_LIMIT_S: Final = 30.0
 _POLL_S: Final = 0.05

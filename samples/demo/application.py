@@ -7,10 +7,9 @@ what the cache itself tells.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import random
 from collections.abc import Callable
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import valkey
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -25,8 +24,9 @@ NAME: Final = "api"
 
 _EXPORT_DELAY_MS: Final = 500
 _PRODUCTS: Final = 40
+_SEED: Final = 6379
 _SLOW_SCRIPT: Final = "local n = 0 for i = 1, 3000000 do n = n + i end return n"
-"""About 20 ms: more than the 10 ms from which the cache calls a command slow."""
+"""About 20 ms of the engine: it calls a command slow from 10 ms on."""
 
 
 class Tracing:
@@ -62,16 +62,21 @@ class Shop:
     def __init__(self, cache: valkey.Valkey, tracer: Tracer) -> None:
         self._cache = cache
         self._tracer = tracer
-        self._random = random.Random(6379)
-        usual = (self._show_product, self._show_product, self._fill_cart, self._show_product, self._list_products)
-        rare = (self._check_out, self._report, self._break)
-        self._requests: itertools.cycle[Callable[[], Any]] = itertools.cycle(
-            request for seldom in rare for request in (*usual, seldom)
-        )
+        self._random = random.Random(_SEED)
+        self._requests: dict[Callable[[], None], int] = {
+            self._show_product: 50,
+            self._fill_cart: 20,
+            self._list_products: 15,
+            self._check_out: 10,
+            self._break: 3,
+            self._report: 2,
+        }
+        """Of a hundred."""
 
     def serve_one(self) -> None:
         """Serve the next request."""
-        next(self._requests)()
+        (serve,) = self._random.choices(list(self._requests), list(self._requests.values()))
+        serve()
 
     def _product(self) -> str:
         return f"product:{self._random.randrange(_PRODUCTS)}"
