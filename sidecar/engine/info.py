@@ -24,6 +24,7 @@ from sidecar.journal import Journal
 from sidecar.processes import Child
 
 if TYPE_CHECKING:
+    from telemetry.engine.beside import Question
     from telemetry.engine.families import EngineCollector
     from telemetry.engine.info import Info
     from telemetry.enginepoint import EnginePoint
@@ -65,8 +66,10 @@ class EngineInfo:
         self._reading: _Reading | None = None
         self._polling: asyncio.Task[None] | None = None
         self._polled_at = -_APART_S
-        self._refused: set[tuple[str, ...]] = set()
+        self._refused: set[Question] = set()
         self._asked: Connection | None = None
+        self._beside: tuple[Child | None, dict[Question, Any]] = (None, {})
+        self._scraped: Child | None = None
         self._cut_child: Child | None = None
         self._cuts = 0
         self._warned = False
@@ -97,32 +100,38 @@ class EngineInfo:
     # ---- reading ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Read every five seconds, until cancelled. Begins late: at the start there is more urgent work."""
+        """Read INFO every five seconds, until cancelled. Begins late: at the start there is more urgent work."""
         while True:
             await asyncio.sleep(_APART_S if self._reading is None else _POLL_S)
-            await self._poll_once()
+            await self._poll_once(scrape=False)
 
     async def refresh(self) -> None:
-        """Read now, unless that was done within the last second. Waits a moment for a busy engine; never raises."""
-        if time.monotonic() - self._polled_at < _APART_S and self._polling is None:
+        """Read now, unless that was done within the last second. Waits a moment for a busy engine; never raises.
+
+        Also what only a scrape shows, the answers beside INFO: they are not asked for where nobody scrapes.
+        """
+        fresh = time.monotonic() - self._polled_at < _APART_S and self._scraped is self._engine.child
+        if fresh and self._polling is None:
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE_S):
-                await self._poll_once()
+                await self._poll_once(scrape=True)
 
-    async def _poll_once(self) -> None:
+    async def _poll_once(self, *, scrape: bool) -> None:
         """One poll for all who want one now. Who gives up waiting takes it from nobody else."""
         if self._polling is None:
             self._polled_at = time.monotonic()
-            self._polling = asyncio.create_task(self._poll(), name="engine-info")
+            self._polling = asyncio.create_task(self._poll(scrape), name="engine-info")
             self._polling.add_done_callback(self._polled)
         await asyncio.wait([self._polling])
 
     def _polled(self, _task: asyncio.Task[None]) -> None:
         self._polling = None
 
-    async def _poll(self) -> None:
+    async def _poll(self, scrape: bool) -> None:
         child = self._engine.child
+        if scrape:
+            self._scraped = child
         try:
             connection = await self._connection()
             if child is not self._cut_child:
@@ -130,7 +139,7 @@ class EngineInfo:
             if child is None or connection is None or self._cuts >= _MOST_CUTS:
                 self._reading = None
                 return
-            await self._read(child, connection)
+            await self._read(child, connection, scrape)
         except Exception as error:  # a fault of ours: the figures are gone, and nothing else
             self._reading = None
             self._warn_once(f"Reading the engine's own figures failed: {error!r}.", fault=True)
@@ -143,21 +152,20 @@ class EngineInfo:
             await asyncio.sleep(_LOOK_AGAIN_S)
         return connection
 
-    async def _read(self, child: Child, connection: Connection) -> None:
+    async def _read(self, child: Child, connection: Connection, scrape: bool) -> None:
         from telemetry.engine.beside import QUESTIONS
         from telemetry.engine.info import Info
 
         if connection is not self._asked:
             self._asked = connection
             self._refused.clear()  # it may be another user's now
-        questions = [question for question in QUESTIONS if question.words not in self._refused]
+        questions = [question for question in QUESTIONS if scrape and question not in self._refused]
         # In one go: all answers show the same moment.
-        answers = await asyncio.gather(
+        text, *answers = await asyncio.gather(
             connection.call("INFO", "ALL"),
             *(connection.call(*question.words) for question in questions),
             return_exceptions=True,
         )
-        text = answers[0]
         if isinstance(text, BaseException):
             self._failed(connection, text)
             return
@@ -165,17 +173,24 @@ class EngineInfo:
         view = self._view()
         raw = our_info(str(text).encode("utf-8", "surrogateescape"), view.settings, view.rejected)
         info = Info.parse(raw.decode("utf-8", "replace"))
-        for question, answer in zip(questions, answers[1:], strict=True):
-            if isinstance(answer, EngineError):
-                if answer.no_rights or answer.code == "ERR":  # each further try would be counted as one denied
-                    self._refused.add(question.words)
-            elif not isinstance(answer, BaseException):
-                with contextlib.suppress(ValueError, TypeError, LookupError):
-                    question.take(info, answer)
+        self._keep(child, dict(zip(questions, answers, strict=True)))
+        for question, answer in self._beside[1].items():
+            with contextlib.suppress(ValueError, TypeError, LookupError):
+                question.take(info, answer)
         for name in [name for name in info.fields if name.startswith("config:")]:
             setting, value = name.removeprefix("config:"), info.fields[name]
             info.fields[name] = our_config(setting, value, view.settings, view.config_values)
         self._reading = _Reading(child, info)
+
+    def _keep(self, child: Child, answers: Mapping[Question, Any]) -> None:
+        """Answers beside INFO hold until the next scrape, but not for another engine."""
+        known = self._beside[1] if self._beside[0] is child else {}
+        self._beside = (child, known)
+        for question, answer in answers.items():
+            if not isinstance(answer, BaseException):
+                known[question] = answer
+            elif isinstance(answer, EngineError) and (answer.no_rights or answer.code == "ERR"):
+                self._refused.add(question)  # each further try would be counted as one denied
 
     def _failed(self, connection: Connection, error: BaseException) -> None:
         self._reading = None

@@ -102,9 +102,9 @@ def test_a_primary_and_its_replica(start_bare: Start) -> None:
     address = f"127.0.0.1,{replica.port},online"
     assert ("redis_connected_slave_offset_bytes", address) in _samples(_info(primary))
     assert _samples(_info(primary))["redis_connected_slaves", ""] == 1
-    found = _samples(_info(replica))
-    assert found["redis_slave_info", f"127.0.0.1,{primary.port},1"] == 1
-    assert found["redis_master_link_up", f"127.0.0.1,{primary.port}"] == 1
+    link = ("redis_master_link_up", f"127.0.0.1,{primary.port}")
+    wait_until(lambda: _samples(_info(replica))[link] == 1, "the link is up")
+    assert _samples(_info(replica))["redis_slave_info", f"127.0.0.1,{primary.port},1"] == 1
     assert ("redis.replication.replica_offset", "") in _points(_info(replica))
     assert _points(_info(replica))["redis.role", "replica"] == 1
 

@@ -121,12 +121,11 @@ def test_a_full_batch_does_not_wait_and_the_rest_goes_at_the_end(
 def test_requests_stay_below_four_megabytes(receive: Receive, begin: Begin, stats: ExportStats) -> None:
     receiver = receive("grpc")
     pipeline = begin(settings_for(receiver.endpoint, **FAST))
-    for _ in range(3):
-        pipeline.take(packet(18, key=b"k" * 65_000, tracestate=b"t" * 2_000))
-        receiver.wait_for(lambda: len(receiver.spans) % 18 == 0 and receiver.spans, "it arrived")
-    for _ in range(3):
-        pipeline.take(packet(17, key=b"\xff" * 65_000))  # hexadecimal digits: twice as long
-    receiver.wait_for(lambda: len(receiver.spans) == 105, "everything arrived")
+    for _ in range(3):  # all at once: 6 MB, when keys have become hexadecimal digits
+        pipeline.take(packet(15, key=b"\xff" * 65_000))
+    receiver.wait_for(lambda: len(receiver.spans) == 45, "everything arrived")
+    pipeline.take(packet(40, key=b"k" * 65_000))
+    receiver.wait_for(lambda: len(receiver.spans) == 85, "a packet larger than half a request arrived")
     assert max(request.size for request in receiver.requests) < REQUEST_BYTES_MAX
     assert (stats.dropped(), stats.failures()) == ({}, {})
 
