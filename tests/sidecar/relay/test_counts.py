@@ -26,6 +26,8 @@ _OURS = {
     "SLOWLOG GET",
     "SLOWLOG LEN",
     "LATENCY LATEST",
+    "COMMANDLOG GET",
+    "COMMANDLOG LEN",
 }
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 
 import pytest
-from telemetry.otlp.redaction import redact
 
+from telemetry.redaction import redact
 from tests.conftest import Server, receive
 
 COMMANDS = [
