@@ -129,6 +129,7 @@ class Figures:
         numbers[names.WORKER_RESTARTS] = [((), self._facts.worker_restarts)]
         numbers[names.ENGINE_RESTARTS] = [((), self._facts.engine_restarts)]
         numbers[names.SESSIONS_RAW] = _by_label(self._totals.counter(names.LEDGER_SESSIONS_RAW))
+        numbers[names.TRACE_CONTEXTS] = _by_label(self._totals.counter(names.LEDGER_TRACE_CONTEXTS))
         self._usage.read(self._facts.processes())
         numbers[names.PROCESS_CPU_TIME] = _by_label(self._usage.cpu_s)
         numbers[names.PROCESS_MEMORY_USAGE] = _by_label(self._usage.resident_bytes)

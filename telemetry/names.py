@@ -170,6 +170,10 @@ SESSIONS_RAW = Instrument(
     SIDECAR, "valkey.sidecar.sessions.raw", "counter", "{session}", ("reason",),
     "valkey_sidecar_sessions_raw", "", "Sessions whose bytes pass without being measured any more, by reason.",
 )  # fmt: skip
+TRACE_CONTEXTS = Instrument(
+    SIDECAR, "valkey.sidecar.trace.contexts", "counter", "{context}", ("outcome",),
+    "valkey_sidecar_trace_contexts", "", "TRACEPARENT commands, by whether they were accepted or invalid.",
+)  # fmt: skip
 PROCESS_CPU_TIME = Instrument(
     SIDECAR, "process.cpu.time", "counter", "s", ("role",),
     "valkey_sidecar_process_cpu_seconds", "seconds", "User and system CPU time of the processes of a role.",
@@ -207,6 +211,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     WORKER_RESTARTS,
     ENGINE_RESTARTS,
     SESSIONS_RAW,
+    TRACE_CONTEXTS,
     PROCESS_CPU_TIME,
     PROCESS_MEMORY_USAGE,
     BUILD_INFO,
@@ -219,6 +224,7 @@ LEDGER_CLOSED = "connections.closed"
 LEDGER_REJECTED = "connections.rejected"
 LEDGER_SPANS_DROPPED = "spans.dropped"
 LEDGER_SESSIONS_RAW = "sessions.raw"
+LEDGER_TRACE_CONTEXTS = "trace.contexts"
 LEDGER_CONNECTIONS = "connections"
 LEDGER_IN_FLIGHT = "commands.in_flight"
 
@@ -285,6 +291,7 @@ DROP_REASONS: dict[str, str] = {
     "budget_kept": "more than `--sidecar-trace-budget-kept` that failed or were slow",
     "omitted": "beyond the 128 children that one pipeline or transaction shows",
     "raw": "their session's bytes are no longer followed",
+    "link_full": "the supervisor was too busy to take what a worker had for it",
     "queue_full": "export was slower than the commands, and the queue was full",
     "export_failed": "the receiver could not be reached within the time limit",
     "rejected": "the receiver refused them",

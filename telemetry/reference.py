@@ -59,8 +59,8 @@ values, and keys only if `--sidecar-trace-keys` asks for them.
 _HOUSEKEEPING: Final = """
 ### Commands without a span
 
-Clients send some commands by themselves. These have no span and a context passes over them (`--sidecar-trace-exclude`
-changes the list); metrics count them all:
+Clients send some commands by themselves. These have no span (`--sidecar-trace-exclude`
+changes that), and a context passes over them; metrics count them all:
 
 """
 _OWN_KEYS: Final = """
