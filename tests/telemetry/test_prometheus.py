@@ -60,6 +60,7 @@ def busy_totals() -> Totals:
             counter("connections.closed", 3),
             counter("connections.rejected", 1, "maxclients"),
             counter("sessions.raw", 2, 'odd "reason"\\ \n'),
+            counter("trace.contexts", 4, "accepted"),
             gauge("connections", 2, "tcp"),
             gauge("commands.in_flight", 1),
         ),
@@ -105,6 +106,7 @@ def test_figures_appear_under_the_names_of_the_contract(accept: str, parse: Pars
         at("valkey_sidecar_worker_restarts_total"): 4,
         at("valkey_sidecar_engine_restarts_total"): 6,
         at("valkey_sidecar_sessions_raw_total", reason='odd "reason"\\ \n'): 2,
+        at("valkey_sidecar_trace_contexts_total", outcome="accepted"): 4,
         at("valkey_sidecar_build_info", version="1.2.3", valkey_version="9.1.2"): 1,
     }
     assert {key: found.get(key) for key in expected} == expected
