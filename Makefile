@@ -38,7 +38,7 @@ test: setup ## unit and integration tests, with the engine that make setup broug
 e2e: setup ## tests with other programs: redis-cli, replicas, Sentinel, clients' test suites, the Aspire dashboard
 	$(PY) -m pytest -m e2e $(ARGS)
 
-bench: setup ## this server against bare Valkey, HAProxy and nutcracker (5 minutes)
+bench: setup ## this server against bare Valkey, HAProxy and nutcracker, and what telemetry costs (5 minutes)
 	$(PY) -m bench $(ARGS)
 
 lint: setup ## style and types

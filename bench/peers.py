@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,12 +69,12 @@ def bare_process(folder: Path) -> Process:
     return Process([engine_binary(), "--port", str(port), *_without_persistence(folder)], port, folder)
 
 
-def sidecar_process(folder: Path, *options: str) -> Process:
+def sidecar_process(folder: Path, *options: str, environment: Mapping[str, str] | None = None) -> Process:
     """This server before the same engine, without persistence, else as it comes."""
     port = process.free_port()
     argv = [sys.executable, "-m", "sidecar", "--port", str(port), *_without_persistence(folder)]
     argv += ["--sidecar-engine-binary", engine_binary(), *options]
-    return Process(argv, port, folder)
+    return Process(argv, port, folder, environment)
 
 
 def _haproxy_process(folder: Path, engine_port: int) -> Process:

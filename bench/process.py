@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -88,12 +89,22 @@ def children(pid: int) -> list[int]:
     return found
 
 
-class Process:
-    """A server under test. Use it as a context manager: leaving it ends the program."""
+def _without_export() -> dict[str, str]:
+    """Our environment less what would make a server under test export anything."""
+    told = ("OTEL_", "APPLICATIONINSIGHTS_", "SIDECAR_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(told)}
 
-    def __init__(self, argv: list[str], port: int, folder: Path) -> None:
+
+class Process:
+    """A server under test. Use it as a context manager: leaving it ends the program.
+
+    environment: more variables for it, besides ours without those that are about telemetry.
+    """
+
+    def __init__(self, argv: list[str], port: int, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self.port = port
         self._argv = argv
+        self._environment = _without_export() | dict(environment or {})
         self._log = folder / f"{Path(argv[0]).name}-{port}.log"
         self._folder = folder
         self._popen: subprocess.Popen[bytes] | None = None
@@ -112,7 +123,12 @@ class Process:
         begin = time.perf_counter()
         with self._log.open("wb") as log:
             self._popen = subprocess.Popen(
-                self._argv, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self._folder
+                self._argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self._folder,
+                env=self._environment,
             )
         while not self._answers():
             if self._popen.poll() is not None or time.perf_counter() - begin > limit_s:

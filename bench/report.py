@@ -9,16 +9,18 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from bench import peers
+from bench import peers, variants
 from bench.bars import Bar
 from bench.ledger_cost import Cost
-from bench.load import CELLS
+from bench.load import CELLS, Cell
 from bench.peers import Peer
 from bench.rounds import Rounds, Spread
+from bench.span_cost import SpanCost
 from bench.standing import Standing
 
 _COMPARED = ((peers.SIDECAR, peers.BARE), (peers.SIDECAR, peers.HAPROXY), (peers.SIDECAR, peers.NUTCRACKER))
@@ -33,6 +35,9 @@ class Result:
     rounds: Rounds
     costs: list[Cost]
     standing: dict[str, Standing]
+    telemetry: Rounds
+    arrived: dict[str, float]
+    span_costs: list[SpanCost]
     bars: list[Bar]
     took_s: float = 0.0
     machine: dict[str, str] = field(default_factory=lambda: machine())
@@ -140,6 +145,7 @@ def text(result: Result) -> str:
                 ),
             )
         )
+    sections += _telemetry(result)
     if result.bars:
         sections.append(
             "Bars\n"
@@ -151,14 +157,78 @@ def text(result: Result) -> str:
     return "\n\n".join(sections)
 
 
-def _cpu_cells(rounds: Rounds, name: str) -> list[str]:
-    costs = [rounds.of(name, cell).front_us_per_command() for cell in CELLS]
+def _telemetry(result: Result) -> list[str]:
+    sections = []
+    rounds, cells = result.telemetry, variants.CELLS
+    if rounds.samples:
+        sections += [
+            f"Telemetry: requests a second, in thousands (median of {rounds.count} rounds), and the share of "
+            "spans that arrived\n"
+            + _table(
+                ["", *(cell.name for cell in cells), "arrived"],
+                (
+                    [
+                        name,
+                        *(f"{Spread.of(rounds.of(name, c).rates).median / 1e3:.1f}" for c in cells),
+                        f"{result.arrived[name]:.2%}" if name in result.arrived else "",
+                    ]
+                    for name in rounds.samples
+                ),
+            ),
+            "Throughput as a share of that with telemetry off in the same round: median (quartiles)\n"
+            + _table(
+                ["", *(cell.name for cell in cells)],
+                (
+                    [name, *(_with_quartiles(rounds.rate_ratio(name, variants.OFF, c), 3) for c in cells)]
+                    for name in rounds.samples
+                    if name != variants.OFF
+                ),
+            ),
+            "Processor time of the worker per command, µs: user + system\n"
+            + _table(
+                ["", *(cell.name for cell in cells)],
+                ([name, *_cpu_cells(rounds, name, cells)] for name in rounds.samples),
+            ),
+        ]
+    if result.span_costs:
+        sections.append(
+            "Spans encoded and sent over gRPC, in thousands: median (quartiles)\n"
+            + _table(
+                ["", "per second of processor time", "per second"],
+                (
+                    [cost.name, _with_quartiles(cost.per_cpu_s, 0, 1e-3), _with_quartiles(cost.per_s, 0, 1e-3)]
+                    for cost in result.span_costs
+                ),
+            )
+        )
+    return sections
+
+
+def _cpu_cells(rounds: Rounds, name: str, cells: Sequence[Cell] = CELLS) -> list[str]:
+    costs = [rounds.of(name, cell).front_us_per_command() for cell in cells]
     return [f"{cost.user:.1f} + {cost.system:.1f}" for cost in costs]
 
 
 def as_json(result: Result) -> str:
     """Every single measurement; rates in requests a second, times in seconds, memory in bytes."""
-    loads = {
+    document = {
+        "machine": result.machine,
+        "took_s": round(result.took_s, 1),
+        "peers": {peer.name: peer.version for peer in result.peers},
+        "missing": result.missing,
+        "loads": _loads(result.rounds),
+        "standing": {name: asdict(one) for name, one in result.standing.items()},
+        "ledger_cost_ns": [asdict(cost) for cost in result.costs],
+        "telemetry_loads": _loads(result.telemetry),
+        "spans_arrived": result.arrived,
+        "spans_sent": [asdict(cost) for cost in result.span_costs],
+        "bars": [asdict(bar) for bar in result.bars],
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _loads(rounds: Rounds) -> dict[str, Any]:
+    return {
         name: {
             cell.name: {
                 "rates": samples.rates,
@@ -168,16 +238,5 @@ def as_json(result: Result) -> str:
             }
             for cell, samples in cells.items()
         }
-        for name, cells in result.rounds.samples.items()
+        for name, cells in rounds.samples.items()
     }
-    document = {
-        "machine": result.machine,
-        "took_s": round(result.took_s, 1),
-        "peers": {peer.name: peer.version for peer in result.peers},
-        "missing": result.missing,
-        "loads": loads,
-        "standing": {name: asdict(one) for name, one in result.standing.items()},
-        "ledger_cost_ns": [asdict(cost) for cost in result.costs],
-        "bars": [asdict(bar) for bar in result.bars],
-    }
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

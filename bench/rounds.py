@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bench import load, process
@@ -89,20 +89,37 @@ def _front_cpu(peer: Peer) -> Cpu:
     return sum((process.cpu(pid) for pid in peer.front), _NONE)
 
 
-def _calibrate(peers: list[Peer], run_s: float) -> dict[tuple[str, Cell], int]:
+def _calibrate(
+    peers: list[Peer], cells: Sequence[Cell], run_s: float, settle: Callable[[Peer], None]
+) -> dict[tuple[str, Cell], int]:
     """How many requests each peer answers in about `run_s` seconds. SET comes first, so that GET finds its key."""
     requests = {}
-    for cell in CELLS:
+    for cell in cells:
         for peer in peers:
             first = load.run(cell, peer.port, _CALIBRATION_REQUESTS_PER_BATCH * cell.pipeline)
             requests[peer.name, cell] = max(_FEWEST_REQUESTS, int(first.rate * run_s))
+            settle(peer)
     return requests
 
 
-def run(peers: list[Peer], run_s: float, limit_s: float, progress: Callable[[str], None]) -> Rounds:
-    """As many rounds as `limit_s` seconds allow, three at least; in each every peer meets every cell for `run_s`."""
+def _nothing(_peer: Peer) -> None:
+    """A peer that has answered has no more to do."""
+
+
+def run(
+    peers: list[Peer],
+    run_s: float,
+    limit_s: float,
+    progress: Callable[[str], None],
+    cells: Sequence[Cell] = CELLS,
+    settle: Callable[[Peer], None] = _nothing,
+) -> Rounds:
+    """As many rounds as `limit_s` seconds allow, three at least; in each every peer meets every cell for `run_s`.
+
+    settle: called after each run; returns when the peer has done what it left for later.
+    """
     begin = time.monotonic()
-    requests = _calibrate(peers, run_s)
+    requests = _calibrate(peers, cells, run_s, settle)
     rounds = Rounds()
     longest_s = 0.0
     number = 0
@@ -113,13 +130,14 @@ def run(peers: list[Peer], run_s: float, limit_s: float, progress: Callable[[str
         # Every other round goes backwards, so that nobody always follows the same neighbour.
         if number % 2:
             order.reverse()
-        for cell in CELLS:
+        for cell in cells:
             for peer in order:
                 before = _front_cpu(peer)
                 measured = load.run(cell, peer.port, requests[peer.name, cell])
                 samples = rounds.of(peer.name, cell)
                 samples.measured.append(measured)
                 samples.front += _front_cpu(peer) - before
+                settle(peer)
         number += 1
         longest_s = max(longest_s, time.monotonic() - round_begin)
         progress(f"round {number}: {time.monotonic() - begin:.0f} s")
