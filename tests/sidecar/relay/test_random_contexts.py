@@ -17,7 +17,7 @@ from tests.conftest import PATIENCE_S, Server
 from tests.sidecar.relay.test_split_replies import split
 from tests.sidecar.relay.traced import T, Tracing, command
 
-_WORDS = (
+_WORDS = (  # noqa: SIM905
     "GET a|SET a 1|INCR n|APPEND a xyz|DEL a|MGET a b c|LPUSH l 1 2 3|LRANGE l 0 -1|LPOP l|HSET h f v|HGETALL h|GET h|MULTI|MULTI|EXEC|EXEC|DISCARD"
     "|WATCH a|PING|ECHO hello|RESET|HELLO 3|HELLO 2|SELECT 1|SELECT 0|SUBSCRIBE a|UNSUBSCRIBE|PSUBSCRIBE p*|PUNSUBSCRIBE|PUBLISH a hi"
     "|CLIENT REPLY ON|CLIENT REPLY OFF|CLIENT REPLY SKIP|CLIENT REPLY SKIP|CLIENT SETNAME x|CONFIG SET maxmemory 0|CONFIG SET port x"
