@@ -110,6 +110,7 @@ cdef class Tracer:
     cdef char* buffer
     cdef size_t length
     cdef size_t capacity
+    cdef readonly long long units            # that somebody holds
     cdef Unit* spare
     cdef int spares
     cdef unsigned long long random_state[2]

@@ -201,6 +201,7 @@ cdef class Tracer:
                 raise MemoryError
         memset(unit, 0, sizeof(Unit))
         unit.refs = 1
+        self.units += 1
         return unit
 
     cdef Unit* root(self) except NULL:
@@ -256,6 +257,7 @@ cdef class Tracer:
             self._write_around(unit, who, 0, NULL, 0)
         elif unit.form == TRANSACTION and not unit.told:       # the connection ended, or RESET did it
             self.close(unit, who, unit.end_ns if unit.end_ns else unit.start_ns, 0, NULL, 0)
+        self.units -= 1
         free(unit.state)
         if self.spares < SPARES_MAX:
             unit.next = self.spare
@@ -334,8 +336,11 @@ cdef class Tracer:
         cdef bint sent
         cdef int reason = OMITTED
         unit.end_ns = end_ns
-        unit.request += request
-        unit.response += response
+        if unit.form == SINGLE:
+            unit.count = 0                     # a span around later ones has nothing of it
+        else:
+            unit.request += request
+            unit.response += response
         if unit.decision == OPEN:
             self._admit(unit, end_ns)
         sent = unit.decision == SENT

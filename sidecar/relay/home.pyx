@@ -136,7 +136,10 @@ cdef class HomeRoute:
 
     cdef int expect_local(self, int answer, long long now) except -1:
         """A request that is not forwarded: we answer it when its turn comes."""
-        cdef Pending* entry = self.pending.push()
+        cdef Pending* entry
+        if self.pending.length >= _PENDING_MAX:
+            return self.unfollow("too_many_in_flight", now)
+        entry = self.pending.push()
         entry.at_ns = now
         entry.size = 0
         entry.expected = answer
@@ -151,7 +154,11 @@ cdef class HomeRoute:
 
     cdef int answer_locals(self) except -1:
         """All requests of a read are taken: give the answers of ours whose turn it is, unless a reply follows that they can go with."""
-        if self.locals and self.task is None and self.pending.front().awaiting == LOCAL and (self.locals == self.pending.length or self.blocking):
+        if self.locals == 0 or self.task is not None or self.pending.front().awaiting != LOCAL:
+            return 0
+        if self.replies.event == MORE and (self.replies.type or self.replies.size):
+            return 0                           # behind the message, or monitor line, that is half out
+        if self.blocking or self.pending.back().awaiting >= SILENT:
             self._insert_locals(NULL_TEXT, NULL_TEXT)
             self._deliver(NULL_TEXT, 0)
             self.relay.check_quiet()
@@ -575,8 +582,9 @@ cdef class HomeRoute:
         else:
             if self.batch == NULL:
                 self.batch = tracer.root()
-                self.batch.start_ns = now
             unit = self.batch
+            if unit.count == 0:
+                unit.start_ns = now
             unit.count += 1
             if unit.count == 2:
                 tracer.surround(unit)
@@ -607,8 +615,9 @@ cdef class HomeRoute:
         return 0
 
     cdef int end_batch(self) except -1:
-        """The requests of one read are taken."""
+        """The requests of one read are taken, and its bytes no more there."""
         cdef Unit* unit = self.batch
+        self.first = self.start = NULL
         if unit != NULL:
             self.batch = NULL
             self.relay.tracer.release(unit, self.who)
@@ -832,13 +841,15 @@ cdef class HomeRoute:
 
     cdef int _pass(self) except -1:
         cdef bytearray collected = self.collected
+        cdef bytes answer
         cdef Pending entry
         self.raw = True
         while self.pending.length:
             entry = self.pending.front()[0]
             self.pending.pop()
             if entry.awaiting == LOCAL:
-                self._deliver(_OK, len(_OK))
+                answer = self._local_answer(entry.expected)
+                self._deliver(answer, len(answer))
             elif entry.unit != NULL:
                 self.relay.tracer.drop(spans.RAW)
             self._settle(&entry)

@@ -69,6 +69,10 @@ cdef class PendingQueue:
         """The oldest item, NULL when there is none."""
         return &self.first.items[self.first.head] if self.length else NULL
 
+    cdef inline Pending* back(self) noexcept nogil:
+        """The newest item; there must be one."""
+        return &self.last.items[self.last.tail - 1]
+
     cdef inline void pop(self) noexcept nogil:
         """Forget the oldest item; there must be one."""
         self.first.head += 1

@@ -30,6 +30,7 @@ from sidecar.relay.plan import FAILED_PLAN, SILENT_PLAN, arguments, encode
 from sidecar.relay.request_framer import split_inline
 
 cdef long long _BROKEN_MAX = 128 * 1024        # bytes forwarded after a framing error: more than the engine reads before it refuses
+cdef size_t _UNREAD_MAX = 1024 * 1024          # of our own answers, that a client does not read
 cdef double _LINGER_S = 5.0                    # for the last bytes to a client that reads slowly, once the engine has closed
 cdef long long _ABANDONED_NS = 60_000_000_000  # without a reply, after the client has left
 cdef long long _STALLED_NS = 1_000_000_000     # without a byte, while a reply waits for its client
@@ -131,6 +132,7 @@ cdef class Session(Owner):
         cdef RequestFramer framer = self.requests
         cdef const Command* command
         cdef HomeRoute route = self.route
+        self.relay.kept_length = 0             # what a session that failed has left
         if self.broken:
             self.broken_bytes += n
             if self.broken_bytes > _BROKEN_MAX:    # the engine should have refused long ago
@@ -202,6 +204,8 @@ cdef class Session(Owner):
         route.end_batch()
         if route.locals:
             route.answer_locals()
+            if self.client.length > _UNREAD_MAX:   # the engine has no part in these: nothing else slows the client down
+                self.client.pause(BACKLOG)
         if route.upstream.length:
             self.client.pause(BACKLOG)
         return 0
@@ -385,6 +389,7 @@ cdef class Session(Owner):
         self.task = None
         if not self.closed:
             self._apply(plan, request, command, now)
+            self.route.end_batch()
             if plan is None or not plan.sync:
                 self._release()
 
@@ -476,6 +481,8 @@ cdef class Session(Owner):
             if self.route.upstream.paused & BACKLOG:
                 self.route.answered_ns = now_ns()      # no command is slow for a client that did not read
             self.route.upstream.resume(BACKLOG)
+            if self.route.upstream.length == 0:
+                self.client.resume(BACKLOG)
             if self.client.failed:
                 self._depart()
 

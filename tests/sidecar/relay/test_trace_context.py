@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -260,6 +262,82 @@ def test_it_is_no_command_when_switched_off(socket_path: str) -> None:
         with traced.connect() as client:
             answer = await traced.say(client, command("TRACEPARENT", T))
             assert answer.startswith(b"-ERR unknown command 'TRACEPARENT'")
+        await traced.settle()
+        traced.end()
+
+    uvloop.run(run())
+
+
+def test_what_follows_without_a_reply_does_not_hold_the_answer_back(talk: Talk) -> None:
+    conversation = talk(f"TRACEPARENT {T}\nCLIENT REPLY SKIP\nSET a 1", f"TRACEPARENT {T}\nCLIENT REPLY OFF", "GET a")
+    assert conversation.replies == [OK, OK, b""]
+
+
+def test_the_answer_does_not_fall_into_a_message_that_is_half_out(
+    socket_path: str, traced_table: CommandTable, tmp_path: Path
+) -> None:
+    class Engine(asyncio.Protocol):
+        """One whose replies the test writes."""
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            engines.set_result(transport)
+
+        def data_received(self, data: bytes) -> None:
+            self.asked = data
+
+    engines: asyncio.Future[Any]
+
+    async def run() -> None:
+        nonlocal engines
+        loop = asyncio.get_running_loop()
+        engines = loop.create_future()
+        path = str(tmp_path / "engine.sock")
+        server = await loop.create_unix_server(Engine, path)
+        traced = Tracing(path, traced_table)
+        with traced.connect() as client:
+            engine = await engines
+            await loop.sock_sendall(client, lines("HELLO 3"))
+            engine.write(b"%1\r\n$5\r\nproto\r\n:3\r\n")
+            await received(client, b":3\r\n")
+            await loop.sock_sendall(client, lines("SUBSCRIBE c"))
+            engine.write(b">3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n>3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$4\r\nha")
+            got = await received(client, b"ha")
+            await loop.sock_sendall(client, lines(f"TRACEPARENT {T}"))
+            while not traced.relay.in_flight:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            engine.write(b"lf\r\n")
+            got += await received(client, b"+OK\r\n")
+            assert got.endswith(b"$4\r\nhalf\r\n+OK\r\n")
+        server.close()
+
+    async def received(client: Any, end: bytes) -> bytes:
+        got = b""
+        while not got.endswith(end):
+            got += await asyncio.get_running_loop().sock_recv(client, 1 << 16)
+        return got
+
+    uvloop.run(run())
+
+
+def test_a_client_that_reads_nothing_is_not_read_for_ever(socket_path: str, traced_table: CommandTable) -> None:
+    async def run() -> None:
+        traced = Tracing(socket_path, traced_table)
+        data = memoryview(b"*2\r\n$11\r\nTRACEPARENT\r\n$1\r\nx\r\n" * 500_000)
+        sent = idle = 0
+        with traced.connect() as client:
+            while idle < 1000 and sent < len(data):
+                try:
+                    sent += client.send(data[sent : sent + 65536])
+                    idle = 0
+                except BlockingIOError:
+                    idle += 1
+                await asyncio.sleep(0)
+            assert sent < len(data)
+            rest = asyncio.create_task(asyncio.get_running_loop().sock_sendall(client, data[sent:]))
+            got = 0
+            while got < 500_000 * len(b"-ERR invalid traceparent\r\n"):
+                got += len(await asyncio.get_running_loop().sock_recv(client, 1 << 16))
+            await rest
         await traced.settle()
         traced.end()
 
