@@ -1,5 +1,5 @@
-# Everything a person does with a clone. `make setup` is the only target that downloads; the others run it first, and it
-# does nothing when nothing changed.
+# Everything a person does with a clone. `make setup` downloads what all the others need; they run it first, and it
+# does nothing when nothing changed. Only `make demo` and `make e2e` bring more: what they compare with or show.
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,7 +18,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(PY) -m piptools compile --qu
 	--generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
 	--all-extras --all-build-deps --output-file $(LOCK)
 
-.PHONY: help setup run test e2e bench lint format lock clean
+.PHONY: help setup run demo test e2e bench lint format lock clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -29,10 +29,13 @@ setup: $(BUILT) ## a virtual environment in .venv: locked packages, compiled mod
 run: setup ## the server on port 6379, with ARGS="--port 7000 ..." as its arguments
 	@exec $(PY) -m sidecar $(ARGS)
 
+demo: setup ## a Valkey with some traffic, and the Aspire dashboard that shows it (brought by npm, once)
+	@exec $(PY) -m samples.demo
+
 test: setup ## unit and integration tests, with the engine that make setup brought
 	$(PY) -m pytest -n auto -m 'not e2e' $(ARGS)
 
-e2e: setup ## tests with other programs: redis-cli, replicas, Sentinel, the clients' own test suites
+e2e: setup ## tests with other programs: redis-cli, replicas, Sentinel, clients' test suites, the Aspire dashboard
 	$(PY) -m pytest -m e2e $(ARGS)
 
 bench: setup ## this server against bare Valkey, HAProxy and nutcracker (5 minutes)

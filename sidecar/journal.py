@@ -27,10 +27,14 @@ class Journal:
 
     def log(self, level: Level, event: str, message: str, **attributes: Any) -> None:
         """Say one sentence."""
+        self.log_at(time.time(), level, event, message, **attributes)
+
+    def log_at(self, when: float, level: Level, event: str, message: str, **attributes: Any) -> None:
+        """Say what happened earlier: `when` is in seconds since the epoch."""
         if self._sink is not None:
-            self._sink(time.time(), level, event, message, attributes)
+            self._sink(when, level, event, message, attributes)
         elif len(self._queue) < _QUEUE_LIMIT:
-            self._queue.append((time.time(), level, event, message, attributes))
+            self._queue.append((when, level, event, message, attributes))
 
     def debug(self, event: str, message: str, **attributes: Any) -> None:
         self.log("debug", event, message, **attributes)

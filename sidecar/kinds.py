@@ -22,6 +22,9 @@ _BIND_ADDRESSES_MAX: Final = 16
 _DECIMAL: Final = re.compile(r"0|-?[1-9][0-9]*")
 # strtoll with base 8, which also takes the empty string for 0.
 _OCTAL: Final = re.compile(r"|[ \t\n\v\f\r]*[+-]?[0-7]+")
+_DURATION: Final = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<unit>us|ms|s)?")
+_UNITS_S: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+_COMMAND: Final = re.compile(r"[!-~]+( ([!-~]+))?")
 _SECONDS: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 T = TypeVar("T")
@@ -212,6 +215,50 @@ class Seconds:
 
     def show(self, value: float) -> str:
         return f"{value:g}"
+
+
+@dataclass(frozen=True)
+class Milliseconds:
+    """A duration, kept in seconds; `off` (None) is none."""
+
+    highest_s: int
+
+    @property
+    def allowed(self) -> str:
+        return f"off or a duration such as 10ms, 500us or 1s, at most {self.highest_s}s; a bare number is milliseconds"
+
+    def parse(self, args: Sequence[str]) -> float | None:
+        text = single(args).lower()
+        if text == "off":
+            return None
+        match = _DURATION.fullmatch(text)
+        if match is None:
+            raise ValueError("argument couldn't be parsed into a duration")
+        seconds = float(match["number"]) * _UNITS_S[match["unit"] or "ms"]
+        if seconds > self.highest_s:
+            raise ValueError(f"argument must be between 0 and {self.highest_s}s inclusive")
+        return seconds
+
+    def show(self, value: float | None) -> str:
+        return "off" if value is None else f"{value * 1000:g}ms"
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Names of commands, separated by commas; `CLIENT *` is every subcommand, an empty value no command."""
+
+    @property
+    def allowed(self) -> str:
+        return 'names of commands separated by commas, such as "PING, CLIENT *"'
+
+    def parse(self, args: Sequence[str]) -> tuple[str, ...]:
+        names = tuple(" ".join(name.upper().split()) for name in single(args).split(",") if name.strip())
+        if not all(_COMMAND.fullmatch(name) for name in names):
+            raise ValueError("argument must be names of commands separated by commas")
+        return names
+
+    def show(self, value: tuple[str, ...]) -> str:
+        return ", ".join(value)
 
 
 @dataclass(frozen=True)

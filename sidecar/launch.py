@@ -99,6 +99,10 @@ class Launch:
         """Whether the default user of an engine that is started now needs no password, as far as `requirepass` says."""
         return not self._word("requirepass", "")
 
+    def auth_required(self) -> bool:
+        """Whether the default user has a password now, as far as `requirepass` says."""
+        return not self.starts_open() if self.run_time_password is None else bool(self.run_time_password)
+
     def policy(self) -> RestartPolicy:
         """What is known about replicas before the engine has been asked."""
         configuration = self._configuration

@@ -1,7 +1,8 @@
 """The link between the supervisor and one worker: messages over a socket pair.
 
-Owns the framing of messages (JSON with a ``kind``, in as many packets as it takes; or a ledger snapshot, one packet
-that begins with ``S``), requests and their answers, and descriptors that travel along. It never interprets a message.
+Owns the framing of messages (JSON with a ``kind``, in as many packets as it takes; or figures: a ledger snapshot or
+spans, one packet that begins with ``S`` or ``T``), requests and their answers, and descriptors that travel along. It
+never interprets a message.
 """
 
 from __future__ import annotations
@@ -28,21 +29,21 @@ class LinkClosedError(ConnectionError):
 
 
 class Link:
-    """One end of a link. on_message(kind, body, fds), on_snapshot(frame) and on_close() are called from the loop."""
+    """One end of a link. on_message(kind, body, fds), on_figures(packet) and on_close() are called from the loop."""
 
     def __init__(
         self,
         sock: socket.socket,
         loop: asyncio.AbstractEventLoop,
         on_message: Callable[[str, Body, list[int]], None],
-        on_snapshot: Callable[[bytes], None],
+        on_figures: Callable[[bytes], None],
         on_close: Callable[[], None],
     ) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._loop = loop
         self._on_message = on_message
-        self._on_snapshot = on_snapshot
+        self._on_figures = on_figures
         self._on_close = on_close
         self._next_id = 1
         self._waiting: dict[int, asyncio.Future[Body]] = {}
@@ -54,9 +55,9 @@ class Link:
         loop.add_reader(sock.fileno(), self._readable)
 
     @property
-    def backed_up(self) -> bool:
-        """Whether packets wait because the other end does not read."""
-        return bool(self._queue)
+    def packets_waiting(self) -> int:
+        """How many packets wait because the other end does not read."""
+        return len(self._queue)
 
     async def flushed(self, timeout: float) -> None:
         """Wait until every packet is sent, or the link is closed, at most `timeout` seconds."""
@@ -76,9 +77,9 @@ class Link:
             self._send(_MORE + part, ())
         self._send(_LAST + last, fds)
 
-    def send_snapshot(self, frame: bytes) -> None:
-        """Send a ledger snapshot frame (it begins with ``S``)."""
-        self._send(frame, ())
+    def send_figures(self, packet: bytes) -> None:
+        """Send a frame of the ledger (it begins with ``S``) or a packet of spans (``T``)."""
+        self._send(packet, ())
 
     async def request(self, kind: str, body: Body | None = None, timeout: float = 5.0) -> Body:
         """Send a message and wait for its answer, at most `timeout` seconds (TimeoutError). Raises LinkClosedError."""
@@ -156,8 +157,8 @@ class Link:
             packet, fds = b"", []
         if not packet:
             self.close()
-        elif packet[:1] == b"S":
-            self._on_snapshot(packet)
+        elif packet[:1] in (b"S", b"T"):
+            self._on_figures(packet)
         elif packet[:1] == _MORE:
             self._parts.append(packet[1:])
         else:

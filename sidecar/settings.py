@@ -10,8 +10,22 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeVar, cast
 
 from sidecar.conf import ConfigurationError, Directive, Origin, shown
-from sidecar.kinds import Addresses, Auto, Choice, Integer, Kind, OptionalText, Password, Seconds, Switch, Text
+from sidecar.kinds import (
+    Addresses,
+    Auto,
+    Choice,
+    Commands,
+    Integer,
+    Kind,
+    Milliseconds,
+    OptionalText,
+    Password,
+    Seconds,
+    Switch,
+    Text,
+)
 from sidecar.secret import SecretStr
+from telemetry.housekeeping import HOUSEKEEPING
 
 PREFIX: Final = "sidecar-"
 _ENVIRONMENT_PREFIX: Final = "SIDECAR_"
@@ -43,8 +57,8 @@ class SidecarSettings:
     engine_user: str | None = _setting(
         OptionalText("the name of a user"),
         None,
-        "ACL user of our own connection to the engine; it needs the rights to run PING, INFO, COMMAND, CLIENT, CONFIG "
-        "and ACL GETUSER.",
+        "ACL user of our own connection to the engine; it needs the rights to run PING, INFO, COMMAND, CLIENT, CONFIG, "
+        "SLOWLOG, LATENCY and ACL GETUSER.",
         unset="the default user",
     )
     engine_password: SecretStr | None = _setting(  # noqa: RUF009 - a field, made once
@@ -74,6 +88,44 @@ class SidecarSettings:
         "Format of the log: one JSON object a line, or text for people. auto: console on a terminal, json elsewhere.",
     )
     ledger: bool = _setting(Switch("on", "off"), True, "Count and time every command.")
+    slow_threshold: float | None = _setting(
+        Milliseconds(3600),
+        0.01,
+        "A command that takes longer is slow: it is logged (trace-budget-kept says how many a second at most), and its "
+        "span is kept whatever the sampler says. off: no command is.",
+    )
+    trace_context: bool = _setting(
+        Switch("on", "off"),
+        True,
+        "Take TRACEPARENT, with which a client says which span its next command belongs to. off: an unknown command.",
+    )
+    trace_exclude: tuple[str, ...] = _setting(
+        Commands(),
+        HOUSEKEEPING,
+        "Commands that have no span. A TRACEPARENT passes over those of the default list only.",
+    )
+    trace_keys: str = _setting(
+        Choice(("off", "hash", "whole")),
+        "off",
+        "Show the first key of a command in its span, as valkey.key: not at all, as the beginning of its SHA-256, or "
+        "whole.",
+    )
+    trace_budget_remote: int = _setting(
+        Integer(0, 1_000_000),
+        1000,
+        "Spans a second, at most, below spans of clients (TRACEPARENT); twice as many in a burst. As many again may "
+        "hang below our own roots. The budgets hold unless OTEL_TRACES_SAMPLER asks for a ratio.",
+    )
+    trace_budget_root: int = _setting(
+        Integer(0, 1_000_000),
+        50,
+        "Spans a second, at most, of commands without a context; four times as many in a burst.",
+    )
+    trace_budget_kept: int = _setting(
+        Integer(0, 1_000_000),
+        10,
+        "Spans a second, at most, that are kept only because a command failed or was slow; twice as many in a burst.",
+    )
     drain_timeout: float = _setting(
         Seconds(3600),
         3.0,

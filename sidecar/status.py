@@ -5,12 +5,17 @@ Owns the answers to "is it ready" and "what happened so far". It never changes a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sidecar import __version__
 from sidecar.engine.embedded import Engine
+from sidecar.engine.info import EngineInfo
 from sidecar.workers import Workers
+from telemetry.exemplars import Exemplars
+from telemetry.figures import Figures
+from telemetry.otlp.stats import ExportStats
 from telemetry.totals import Totals
 
 if TYPE_CHECKING:
@@ -22,12 +27,23 @@ _SNAPSHOT_WITHIN_S = 0.5
 class Status:
     """What `sidecar.control.http` and `telemetry.prometheus` ask the supervisor."""
 
-    def __init__(self, pid: int, engine: Engine, workers: Workers, totals: Totals) -> None:
+    def __init__(
+        self,
+        pid: int,
+        engine: Engine,
+        engine_info: EngineInfo,
+        workers: Workers,
+        totals: Totals,
+        exemplars: Exemplars,
+    ) -> None:
         self.stopping = False
         self._pid = pid
         self._engine = engine
+        self._engine_info = engine_info
         self._workers = workers
-        self._totals = totals
+        self.stats = ExportStats()
+        self.figures = Figures(totals, self, self.stats)
+        self.exemplars = exemplars
         self._registry: CollectorRegistry | None = None
 
     def ready(self) -> tuple[bool, str]:
@@ -41,8 +57,8 @@ class Status:
         return True, "ready"
 
     async def refresh(self) -> None:
-        """Have every worker hand over its latest figures."""
-        await self._workers.ask("snapshot", {}, _SNAPSHOT_WITHIN_S)
+        """Have every worker hand over its latest figures, and the engine tell its own."""
+        await asyncio.gather(self._workers.ask("snapshot", {}, _SNAPSHOT_WITHIN_S), self._engine_info.refresh())
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -50,7 +66,7 @@ class Status:
         if self._registry is None:
             from telemetry import prometheus
 
-            self._registry = prometheus.registry(self._totals, self)
+            self._registry = prometheus.registry(self.figures, self.exemplars, self._engine_info.collector)
         return self._registry
 
     @property

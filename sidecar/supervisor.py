@@ -16,7 +16,7 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any
 
-from sidecar import listeners
+from sidecar import listeners, tracing
 from sidecar.answers import Answers
 from sidecar.conf import ConfigurationError, encode
 from sidecar.configuration import Configuration
@@ -25,15 +25,20 @@ from sidecar.engine.commandtable import Table
 from sidecar.engine.datalock import DataLock, FolderTakenError
 from sidecar.engine.embedded import End, Engine
 from sidecar.engine.folder import PrivateFolder
+from sidecar.engine.info import EngineInfo, View
+from sidecar.exports import Exports
 from sidecar.front import Front
 from sidecar.journal import Journal, Level
 from sidecar.launch import Launch
 from sidecar.listener_settings import LISTENER_DIRECTIVES
 from sidecar.listeners import ListenError
 from sidecar.processes import Children, share_open_files
+from sidecar.slowlog import SlowLog
 from sidecar.status import Status
 from sidecar.worker_process import WorkerProcess
 from sidecar.workers import ConnectionCounts, Workers
+from telemetry.exemplars import Exemplars
+from telemetry.otlp import settings as otlp_settings
 from telemetry.totals import Totals
 
 _PROGRAM = "valkey-sidecar"
@@ -132,6 +137,7 @@ class Supervisor:
         self._children = children
         self._first_worker = first_worker
         self._totals = Totals()
+        self._export_settings, self._export_warnings = otlp_settings.read(os.environ)
         self._http_sockets: list[socket.socket] = []
         self._folder: PrivateFolder | None = None
         self._lock: DataLock | None = None
@@ -147,7 +153,7 @@ class Supervisor:
     def prepare(self) -> None:
         """Take what only one server can have, before anything is started. Raises StartError and the like."""
         configuration, listener = self._configuration, self._configuration.listener
-        for warning in configuration.warnings:
+        for warning in [*configuration.warnings, *self._export_warnings]:
             self._journal.warning("configuration.warning", warning)
         self._check_logfile()
         self._front.fit_maxclients()
@@ -184,6 +190,7 @@ class Supervisor:
             starts_open=launch.starts_open,
         )
         self._counts = ConnectionCounts()
+        self._budgets = tracing.budgets_memory()
         self._workers = Workers(
             configuration.workers,
             self._children,
@@ -197,7 +204,12 @@ class Supervisor:
         self._answers.tell_workers = lambda: self._workers.tell("update", self._settings())
         self._answers.on_engine_setting = self._engine_setting
         self._workers.on_change = self._tell_ready
-        self._status = Status(os.getpid(), self._engine, self._workers, self._totals)
+        self._engine_info = EngineInfo(self._engine, self._journal, self._view)
+        exemplars = Exemplars(self._export_settings.exemplar_filter)
+        self._status = Status(os.getpid(), self._engine, self._engine_info, self._workers, self._totals, exemplars)
+        self._exports = Exports(self._export_settings, self._status, self._engine_info)
+        self._workers.on_spans = self._exports.take
+        self._slow_log = SlowLog(self._engine, self._journal)
 
     def spawn(self) -> None:
         """Start the children; they start up while this process imports the rest."""
@@ -254,6 +266,11 @@ class Supervisor:
         self._children.attach(loop)
         self._workers.attach()
         engine = asyncio.create_task(self._engine.run(self), name="engine")
+        helpers = [
+            asyncio.create_task(self._engine_info.run(), name="engine-info"),
+            asyncio.create_task(self._slow_log.run(), name="slow-log"),
+            asyncio.create_task(self._start_exports(), name="exports"),
+        ]
         http = asyncio.create_task(self._serve_http(), name="http")
         self.show_log()
         try:
@@ -271,6 +288,9 @@ class Supervisor:
         finally:
             self._status.stopping = True
             await self._workers.stop()
+            await self._exports.stop()
+            for helper in helpers:
+                helper.cancel()
             http.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await http
@@ -339,6 +359,7 @@ class Supervisor:
         """A setting of the engine's has changed at run time."""
         if name == "requirepass":
             self._launch.run_time_password = value
+            self._workers.tell("update", self._settings())
         elif name == "loglevel" and self._log_shown:
             from telemetry import logs
 
@@ -378,6 +399,7 @@ class Supervisor:
         configuration = self._configuration
         settings = {
             **self._front.worker_settings(),
+            "auth_required": self._launch.auth_required(),
             "engine_timeout": configuration.sidecar.engine_timeout,
             "ledger": configuration.sidecar.ledger,
             "enable_debug_command": configuration.enable_debug_command,
@@ -389,6 +411,10 @@ class Supervisor:
         }
         return {"settings": settings, "config_values": self._front.settings.config_values()}
 
+    def _view(self) -> View:
+        told = self._settings()
+        return View(told["settings"], told["config_values"], self._counts.rejected())
+
     def _configure(self, index: int) -> tuple[dict[str, Any], list[int]]:
         assert self._folder is not None
         body = {
@@ -396,9 +422,20 @@ class Supervisor:
             "worker": index,
             "engine_socket": self._folder.socket,
             "listeners": [listener.describe() for listener in self._front.listeners],
+            "trace_context": self._configuration.sidecar.trace_context,
+            "tracing": tracing.describe(
+                self._configuration.sidecar, self._export_settings.sampler, exported=self._exports.wants_spans
+            ),
             "rename": self._configuration.rename_commands,
         }
-        return body, [self._counts.fd, *(listener.socket.fileno() for listener in self._front.listeners)]
+        return body, [self._counts.fd, self._budgets, *(listener.socket.fileno() for listener in self._front.listeners)]
+
+    async def _start_exports(self) -> None:
+        settings = self._front.settings
+        address = settings.bind[0].removeprefix("-") if settings.bind else "*"
+        if address in ("*", "0.0.0.0", "::", "::*"):
+            address = socket.gethostname()
+        await self._exports.start(self._workers.first_ready, address, settings.port)
 
     async def _serve_http(self) -> None:
         if not self._http_sockets:

@@ -13,6 +13,7 @@ import mmap
 import os
 import signal
 import socket
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from sidecar.journal import Journal
 from sidecar.link import Link
 from sidecar.processes import Child, Children
 from sidecar.worker_process import WorkerProcess, spawn_worker
+from telemetry import spanpacket
 
 MOST_WORKERS = 64
 _SLOT_BYTES = 8
@@ -63,6 +65,10 @@ class ConnectionCounts:
         os.ftruncate(self.fd, size)
         self._slots = mmap.mmap(self.fd, size)
 
+    def rejected(self) -> int:
+        """Clients refused by all workers, since the start or CONFIG RESETSTAT."""
+        return sum(struct.unpack_from(f"={MOST_WORKERS}q", self._slots, MOST_WORKERS * _SLOT_BYTES))
+
     def clear(self, index: int) -> None:
         """A worker died, and its clients' connections with it."""
         self._slots[index * _SLOT_BYTES : (index + 1) * _SLOT_BYTES] = bytes(_SLOT_BYTES)
@@ -100,6 +106,7 @@ class Workers:
     ) -> None:
         self.restarts = 0
         self.on_change: Callable[[], None] = lambda: None
+        self.on_spans: Callable[[bytes], None] = lambda _packet: None
         self.first_ready = asyncio.Event()
         self._children = children
         self._journal = journal
@@ -240,7 +247,7 @@ class Workers:
             worker.socket,
             asyncio.get_running_loop(),
             on_message=lambda kind, body, fds: self._received(worker, kind, body, fds),
-            on_snapshot=lambda frame: self._figures.apply(worker.number, frame),
+            on_figures=lambda packet: self._take(worker, packet),
             on_close=worker.link_closed.set,
         )
         body, fds = self._configure(worker.index)
@@ -249,6 +256,12 @@ class Workers:
             worker.link.send("commands", self._commands)
         if self._stopping.is_set():
             worker.link.send("stop")
+
+    def _take(self, worker: Worker, packet: bytes) -> None:
+        if packet[:1] == spanpacket.MAGIC:
+            self.on_spans(packet)
+        else:
+            self._figures.apply(worker.number, packet)
 
     async def _bury(self, worker: Worker) -> None:
         """Take over its last words, and count its clients no more."""

@@ -10,18 +10,20 @@ metrics show these commands like all others.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
-HOUSEKEEPING: Final[frozenset[str]] = frozenset({
+HOUSEKEEPING: Final[tuple[str, ...]] = (
     "ASKING", "AUTH", "CLIENT *", "CLUSTER *", "COMMAND *", "CONFIG GET", "ECHO", "HELLO", "INFO", "PING", "QUIT",
     "READONLY", "READWRITE", "RESET", "SELECT", "SENTINEL *", "UNWATCH", "WATCH",
-})  # fmt: skip
+)  # fmt: skip
 """Upper-case names of commands, subcommand included; ``NAME *`` means NAME with any subcommand, and without one."""
 
 KEY_PREFIX: Final = b"__Booksleeve_"
 """Commands on keys and channels that begin like this are StackExchange.Redis' own, and housekeeping as well."""
 
 
-def is_housekeeping(name: str, patterns: frozenset[str] = HOUSEKEEPING) -> bool:
+def is_housekeeping(name: str, patterns: Iterable[str] = HOUSEKEEPING) -> bool:
     """Whether a command is in the list. `name`: upper case, with its subcommand where it has one, no arguments."""
-    return name in patterns or f"{name.partition(' ')[0]} *" in patterns
+    wildcard = f"{name.partition(' ')[0]} *"
+    return any(pattern in (name, wildcard) for pattern in patterns)

@@ -10,7 +10,8 @@ reading finds the last megabyte from before, and how many lines it has missed. A
     log.record("warning", "engine.log", "Can't save in background: fork: ...", {"role": "primary"}, timestamp=when)
 
 A record is a dict: timestamp (ISO 8601, UTC), level, severity_number, event_name, message, then the attributes. It
-passes through `_PROCESSORS` in that form, and `_Destinations.deliver` writes it wherever lines are wanted.
+passes through `_PROCESSORS` in that form, and `_Destinations.deliver` writes it wherever lines are wanted and gives it
+to the exporters: `add_exporter`.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ import structlog
 from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter
 from structlog.typing import EventDict, Processor
 
+from telemetry.librarylogs import LibraryLogs
 from telemetry.names import SEVERITIES
 from telemetry.outlet import Outlet, open_log
+from telemetry.recordexporters import Exporter, Record, RecordExporters
 
 Format = Literal["auto", "json", "console"]
 Threshold = Literal["debug", "verbose", "notice", "warning", "nothing"]
-Record = Mapping[str, Any]
 Renderer = Callable[[Record], str]
 
 _NOTHING = max(SEVERITIES.values()) + 1
@@ -141,13 +143,14 @@ _PROCESSORS: list[Processor] = [_order]
 
 
 class _Destinations:
-    """Where records go: standard output or the log file, and syslog beside either."""
+    """Where records go: standard output or the log file, and beside either syslog and the exporters."""
 
     def __init__(self) -> None:
         self.threshold = SEVERITIES["notice"]
         self._render: Renderer = _json
         self._outlet = Outlet(1, self._loss)
         self._syslog: _Syslog | None = None
+        self.exporters = RecordExporters()
 
     def configure(self, render: Renderer, target: int | Path, syslog: _Syslog | None) -> None:
         if self._syslog is not None:
@@ -159,6 +162,7 @@ class _Destinations:
         """Write one record to every destination. One that fails keeps no other from its line."""
         if self._syslog is not None:
             self._syslog.send(record)
+        self.exporters.deliver(record)
         self._outlet.write(self._line(record))
 
     def flush(self) -> None:
@@ -191,23 +195,6 @@ class _Syslog(logging.handlers.SysLogHandler):
         """Nobody listens: the base class would print a traceback."""
 
 
-class _LibraryLogs(logging.Handler):
-    """Takes what libraries (uvicorn, asyncio) log through the standard library. Their news are only verbose."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        log, message, attributes = get_logger(), record.getMessage(), {"logger": record.name}
-        exception = record.exc_info[1] if record.exc_info else None
-        if record.levelno >= logging.ERROR and exception is not None:
-            log.error("library.fault", message, exception=exception, **attributes)
-        elif record.levelno >= logging.WARNING:
-            # What a library calls an error without an exception is a peer's doing: a request that is no HTTP.
-            log.warning("library.log", message, **attributes)
-        elif record.levelno >= logging.INFO:
-            log.verbose("library.log", message, **attributes)
-        else:
-            log.debug("library.log", message, **attributes)
-
-
 def get_logger() -> Log:
     """The logger. It may be kept before `configure` was called, and follows every later call."""
     return _log
@@ -227,7 +214,8 @@ def configure(
     """Set format, level and destinations; may be called again. Defaults and meanings are Valkey's directives'.
 
     `auto` is `console` on a terminal and `json` elsewhere. With a `logfile` nothing goes to `stdout` (a file
-    descriptor). A relative `logfile` is taken from the present folder. The loggers of libraries are taken over.
+    descriptor). A relative `logfile` is taken from the present folder. The loggers of libraries are taken over, and
+    Python's warnings.
     Raises OSError when the log file cannot be opened for appending, as Valkey refuses to start then.
     """
     file = Path(logfile).absolute() if logfile else None
@@ -240,10 +228,30 @@ def configure(
     syslog = _Syslog(syslog_ident, syslog_facility, syslog_address) if syslog_enabled else None
     _destinations.configure(render, stdout if file is None else file, syslog)
     root = logging.getLogger()
-    for handler in [handler for handler in root.handlers if isinstance(handler, _LibraryLogs)]:
+    for handler in [handler for handler in root.handlers if isinstance(handler, LibraryLogs)]:
         root.removeHandler(handler)
-    root.addHandler(_LibraryLogs())
+    root.addHandler(LibraryLogs(get_logger))
+    logging.captureWarnings(True)
     set_level(level)
+
+
+def add_exporter(exporter: Exporter) -> None:
+    """Give it every record from now on, and the last 1,000 of those before: see `exporters_complete`.
+
+    exporter: takes a record (timestamp, level, severity_number, event_name, message, then the attributes), may be
+    called by any thread, and must return at once. What it raises is ignored. Records below the level do not reach it.
+    """
+    _destinations.exporters.add(exporter)
+
+
+def remove_exporter(exporter: Exporter) -> None:
+    """Give it no more records."""
+    _destinations.exporters.remove(exporter)
+
+
+def exporters_complete() -> None:
+    """Every exporter is added, or none is wanted: records are not kept for later ones any more."""
+    _destinations.exporters.forget_kept()
 
 
 def set_level(level: Threshold) -> None:

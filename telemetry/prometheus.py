@@ -1,10 +1,9 @@
 """Prometheus and OpenMetrics: the figures as families of samples, and those as text.
 
-Owns the custom collector over the ledger's totals and the supervisor's facts, and the text that a scrape
-gets. Never asks a worker for anything (whoever serves the scrape does that first) and never keeps a figure,
-except the CPU time of processes that ended, so that no counter goes down.
+Owns the custom collector over the present figures, and the text that a scrape gets. Never asks a worker for
+anything (whoever serves the scrape does that first) and never keeps a figure.
 
-    metrics = registry(totals, facts)
+    metrics = registry(figures, exemplars)
     body, content_type = render(metrics, request.headers.get("accept", ""))
 
 The text is written here and not by prometheus-client, whose writers escape every name anew for every sample: 400
@@ -14,25 +13,23 @@ negotiation.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
-from pathlib import Path
-from typing import Protocol
 
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.samples import Exemplar as LibraryExemplar
 from prometheus_client.samples import Sample
 
 from telemetry import names
+from telemetry.exemplars import Exemplar, Exemplars
+from telemetry.figures import Figures, Values
 from telemetry.names import Instrument
-from telemetry.totals import Histogram, Totals
+from telemetry.totals import Histogram
 
-_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_TRANSPORTS = ("tcp", "unix")
 _REFUSED = re.compile(r";\s*q=0(?:\.0*)?\s*(?:;|$)", re.IGNORECASE)
 _VERSION = re.compile(r"version=[^;]*")
 _LE = (*map(repr, names.DURATION_BOUNDS_S), "+Inf")
@@ -47,24 +44,28 @@ class HistogramFamily(Metric):
     """
 
     def __init__(self, instrument: Instrument) -> None:
-        super().__init__(instrument.prometheus, instrument.description, instrument.kind, instrument.prometheus_unit)
-        self._series: list[tuple[dict[str, str], list[int], float]] = []
+        super().__init__(
+            instrument.prometheus, instrument.description, instrument.prometheus_type, instrument.prometheus_unit
+        )
+        self._series: list[tuple[dict[str, str], list[int], float, Mapping[int, Exemplar]]] = []
 
-    def add(self, labels: dict[str, str], histogram: Histogram) -> None:
-        """Take one series, unless it saw nothing."""
-        cumulative = list(accumulate(histogram.buckets))
-        if cumulative[-1]:
-            self._series.append((labels, cumulative, histogram.sum_ns / names.NANOSECONDS))
+    def add(
+        self, labels: dict[str, str], histogram: Histogram, exemplars: Mapping[int, Exemplar] | None = None
+    ) -> None:
+        """Take one series. exemplars: by the number of the bucket that their duration falls into."""
+        self._series.append(
+            (labels, list(accumulate(histogram.buckets)), histogram.sum_ns / names.NANOSECONDS, exemplars or {})
+        )
 
     @property
     def samples(self) -> list[Sample]:
         """Every series as prometheus-client's samples: cumulative buckets, count and sum."""
         result: list[Sample] = []
-        for labels, cumulative, sum_s in self._series:
-            result += [
-                Sample(f"{self.name}_bucket", {**labels, "le": le}, count)
-                for le, count in zip(_LE, cumulative, strict=True)
-            ]
+        for labels, cumulative, sum_s, exemplars in self._series:
+            for bucket, (le, count) in enumerate(zip(_LE, cumulative, strict=True)):
+                mark = exemplars.get(bucket)
+                exemplar = None if mark is None else LibraryExemplar(*_spelt(mark))
+                result.append(Sample(f"{self.name}_bucket", {**labels, "le": le}, count, None, exemplar))
             result.append(Sample(f"{self.name}_count", labels, cumulative[-1]))
             result.append(Sample(f"{self.name}_sum", labels, sum_s))
         return result
@@ -73,166 +74,77 @@ class HistogramFamily(Metric):
     def samples(self, empty: list[Sample]) -> None:
         """Metric's constructor sets it; there is nothing to keep."""
 
-    def text(self, escaped: Mapping[str, str]) -> str:
-        """The same samples as lines."""
+    def text(self, escaped: Mapping[str, str], openmetrics: bool) -> str:
+        """The same samples as lines. Only OpenMetrics knows exemplars."""
         lines: list[str] = []
-        for labels, cumulative, sum_s in self._series:
+        for labels, cumulative, sum_s, exemplars in self._series:
             inner = _label_text(labels, escaped)
-            lines.append((_BUCKET_LINES % tuple(cumulative)).replace("\0", f"{self.name}_bucket{{{inner},"))
+            buckets = _BUCKET_LINES % tuple(cumulative)
+            if exemplars and openmetrics:
+                buckets = _marked(buckets, exemplars)
+            lines.append(buckets.replace("\0", f"{self.name}_bucket{{{inner},"))
             lines.append(f"{self.name}_count{{{inner}}} {cumulative[-1]}\n")
             lines.append(f"{self.name}_sum{{{inner}}} {_number(sum_s)}\n")
         return "".join(lines)
 
 
-class Facts(Protocol):
-    """What the supervisor knows and no ledger does. Read at every scrape."""
+def _marked(buckets: str, exemplars: Mapping[int, Exemplar]) -> str:
+    """The bucket lines of a series with the exemplars behind their own."""
+    lines = buckets.splitlines()
+    for bucket, mark in exemplars.items():
+        ids, seconds, when_s = _spelt(mark)
+        named = ",".join(f'{name}="{value}"' for name, value in ids.items())
+        lines[bucket] += f" # {{{named}}} {_number(seconds)} {when_s:.3f}"
+    return "\n".join(lines) + "\n"
 
-    @property
-    def version(self) -> str:
-        """Our own version."""
 
-    @property
-    def valkey_version(self) -> str:
-        """The engine's version, empty until it has answered."""
-
-    @property
-    def worker_restarts(self) -> int:
-        """Workers replaced because they died."""
-
-    @property
-    def engine_restarts(self) -> int:
-        """Times the engine was started again because it died."""
-
-    def processes(self) -> Mapping[str, Sequence[int]]:
-        """The process ids that live now, by role: `{"supervisor": [1], "engine": [7], "worker": [8, 9]}`."""
+def _spelt(mark: Exemplar) -> tuple[dict[str, str], float, float]:
+    """An exemplar's labels, its value in seconds and its Unix time in seconds, to the millisecond."""
+    ids = {"trace_id": mark.trace_id.hex(), "span_id": mark.span_id.hex()}
+    return ids, mark.duration_ns / names.NANOSECONDS, mark.end_unix_ns // 1_000_000 / 1_000
 
 
 class SidecarCollector(Collector):
     """Families of valkey.commands, valkey.clients and valkey.sidecar, as prometheus-client wants them."""
 
-    def __init__(self, totals: Totals, facts: Facts) -> None:
-        self._totals = totals
-        self._facts = facts
-        self._processes = _Processes()
+    def __init__(self, figures: Figures, exemplars: Exemplars | None = None) -> None:
+        self._figures = figures
+        self._exemplars = exemplars
 
     def collect(self) -> Iterable[Metric]:
         """All families of the contract with their present figures, in the contract's order."""
-        yield from self._commands()
-        yield from self._clients()
-        yield from self._sidecar()
+        reading = self._figures.take()
+        for instrument in names.INSTRUMENTS:
+            if instrument in reading.histograms:
+                yield self._histogram(instrument, reading.histograms[instrument])
+            elif instrument in reading.numbers:
+                yield _family(instrument, reading.numbers[instrument])
 
-    def _commands(self) -> Iterator[Metric]:
-        calls, duration = _family(names.COMMAND_CALLS), HistogramFamily(names.COMMAND_DURATION)
-        command_label, error_label = names.COMMAND_CALLS.labels
-        for outcome in self._totals.outcomes():
-            labels = {command_label: outcome.command, error_label: outcome.error_type}
-            _add(calls, labels, outcome.calls)
-            duration.add(labels, outcome.durations)
-        blocked = HistogramFamily(names.COMMAND_BLOCKED_DURATION)
-        sent, received = _family(names.COMMAND_REQUEST_SIZE), _family(names.COMMAND_RESPONSE_SIZE)
-        lookups = _family(names.KEYSPACE_LOOKUPS)
-        command_label, hit_label = names.KEYSPACE_LOOKUPS.labels
-        for command in self._totals.commands():
-            labels = {command_label: command.command}
-            _add(sent, labels, command.request_bytes)
-            _add(received, labels, command.response_bytes)
-            blocked.add(labels, command.blocked)
-            if command.hits or command.misses:
-                _add(lookups, {**labels, hit_label: "true"}, command.hits)
-                _add(lookups, {**labels, hit_label: "false"}, command.misses)
-        in_flight = _family(names.COMMAND_IN_FLIGHT)
-        _add(in_flight, {}, sum(self._totals.gauge(names.LEDGER_IN_FLIGHT).values()))
-        yield from (calls, duration, blocked, in_flight, sent, received, lookups)
-
-    def _clients(self) -> Iterator[Metric]:
-        connections = _family(names.CLIENT_CONNECTIONS)
-        open_now = self._totals.gauge(names.LEDGER_CONNECTIONS)
-        transport_label, tls_label = names.CLIENT_CONNECTIONS.labels
-        for transport in dict.fromkeys((*_TRANSPORTS, *open_now)):
-            _add(connections, {transport_label: transport, tls_label: "false"}, open_now.get(transport, 0))
-        yield connections
-        yield self._unlabelled(names.CLIENT_CONNECTIONS_OPENED, names.LEDGER_OPENED)
-        yield self._unlabelled(names.CLIENT_CONNECTIONS_CLOSED, names.LEDGER_CLOSED)
-        yield self._by_label(names.CLIENT_CONNECTIONS_REJECTED, names.LEDGER_REJECTED)
-
-    def _sidecar(self) -> Iterator[Metric]:
-        for instrument, restarts in (
-            (names.WORKER_RESTARTS, self._facts.worker_restarts),
-            (names.ENGINE_RESTARTS, self._facts.engine_restarts),
-        ):
-            family = _family(instrument)
-            _add(family, {}, restarts)
-            yield family
-        yield self._by_label(names.SESSIONS_RAW, names.LEDGER_SESSIONS_RAW)
-        cpu, memory = _family(names.PROCESS_CPU_TIME), _family(names.PROCESS_MEMORY_USAGE)
-        self._processes.read(self._facts.processes())
-        for role, ticks in self._processes.cpu_ticks.items():
-            _add(cpu, {"role": role}, ticks / _TICKS_PER_SECOND)
-        for role, resident in self._processes.resident_bytes.items():
-            _add(memory, {"role": role}, resident)
-        build = _family(names.BUILD_INFO)
-        versions = (self._facts.version, self._facts.valkey_version)
-        _add(build, dict(zip(names.BUILD_INFO.labels, versions, strict=True)), 1)
-        yield from (cpu, memory, build)
-
-    def _unlabelled(self, instrument: Instrument, counter: str) -> Metric:
-        family = _family(instrument)
-        _add(family, {}, sum(self._totals.counter(counter).values()))
+    def _histogram(self, instrument: Instrument, series: list[tuple[Values, Histogram]]) -> HistogramFamily:
+        family = HistogramFamily(instrument)
+        marks = self._marks() if instrument is names.COMMAND_DURATION else {}
+        labels = instrument.labels
+        for values, histogram in series:
+            family.add(dict(zip(labels, map(_label, values), strict=True)), histogram, marks.get(values))
         return family
 
-    def _by_label(self, instrument: Instrument, counter: str) -> Metric:
-        family = _family(instrument)
-        (label,) = instrument.labels
-        for value, count in self._totals.counter(counter).items():
-            _add(family, {label: value}, count)
-        return family
+    def _marks(self) -> dict[Values, dict[int, Exemplar]]:
+        """By series, the latest exemplar of each bucket: the format has room for one."""
+        marks: dict[Values, dict[int, Exemplar]] = {}
+        for mark in () if self._exemplars is None else self._exemplars.recent():
+            bucket = bisect_left(names.DURATION_BOUNDS_NS, mark.duration_ns)
+            marks.setdefault((mark.command, mark.error_type), {})[bucket] = mark
+        return marks
 
 
-class _Processes:
-    """CPU time and memory of processes by role, from /proc. CPU time of those that ended stays in the sums."""
+def registry(figures: Figures, exemplars: Exemplars | None = None, *others: Collector) -> CollectorRegistry:
+    """A registry of our own with our collector in it; prometheus-client's global one is not touched.
 
-    def __init__(self) -> None:
-        self.cpu_ticks: dict[str, int] = {}
-        self.resident_bytes: dict[str, int] = {}
-        self._seen: dict[tuple[str, int, int], int] = {}
-
-    def read(self, processes: Mapping[str, Sequence[int]]) -> None:
-        """Take a new reading. A process that is no more, or is a zombie without memory, counts no memory."""
-        seen: dict[tuple[str, int, int], int] = {}
-        for role, pids in processes.items():
-            self.cpu_ticks.setdefault(role, 0)
-            self.resident_bytes[role] = 0
-            for pid in pids:
-                reading = _read_stat(pid)
-                if reading is None:
-                    continue
-                started, ticks, resident_bytes = reading
-                key = (role, pid, started)  # the start time tells apart two processes that had the same id
-                self.cpu_ticks[role] += ticks - self._seen.get(key, 0)
-                self.resident_bytes[role] += resident_bytes
-                seen[key] = ticks
-        for role in self.resident_bytes.keys() - processes.keys():
-            self.resident_bytes[role] = 0
-        self._seen = seen
-
-
-def _read_stat(pid: int) -> tuple[int, int, int] | None:
-    """Start time (ticks), CPU time (ticks) and resident memory (bytes) of a process; None when it is gone.
-
-    Fields are those of proc_pid_stat(5); the name in the second may hold anything, so they are counted after its end.
+    others: collectors of further families, shown after ours. They may be registered later, too.
     """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    fields = stat[stat.rindex(b")") + 2 :].split()
-    return int(fields[19]), int(fields[11]) + int(fields[12]), int(fields[21]) * _PAGE_BYTES
-
-
-def registry(totals: Totals, facts: Facts) -> CollectorRegistry:
-    """A registry of our own with our collector in it; prometheus-client's global one is not touched."""
     result = CollectorRegistry(auto_describe=False)
-    result.register(SidecarCollector(totals, facts))
+    for collector in (SidecarCollector(figures, exemplars), *others):
+        result.register(collector)
     return result
 
 
@@ -272,7 +184,7 @@ def write(families: Iterable[Metric], openmetrics: bool) -> bytes:
         if openmetrics and family.unit:
             lines.append(f"# UNIT {name} {family.unit}\n")
         if isinstance(family, HistogramFamily):
-            lines.append(family.text(escaped))
+            lines.append(family.text(escaped, openmetrics))
             continue
         for sample_name, labels, value, *_ in family.samples:
             where = f"{{{_label_text(labels, escaped)}}}" if labels else ""
@@ -301,13 +213,20 @@ def _label_text(labels: Mapping[str, str], escaped: Mapping[str, str]) -> str:
     return ",".join([f'{label}="{escaped[value]}"' for label, value in labels.items()])
 
 
-def _family(instrument: Instrument) -> Metric:
-    return Metric(instrument.prometheus, instrument.description, instrument.kind, instrument.prometheus_unit)
+def _label(value: str | bool) -> str:
+    return value if isinstance(value, str) else "true" if value else "false"
+
+
+def _family(instrument: Instrument, series: list[tuple[Values, float]]) -> Metric:
+    kind = instrument.prometheus_type
+    family = Metric(instrument.prometheus, instrument.description, kind, instrument.prometheus_unit)
+    name = instrument.prometheus + _SUFFIX.get(kind, "")
+    labels = instrument.labels
+    family.samples = [
+        Sample(name, dict(zip(labels, map(_label, values), strict=True)), value) for values, value in series
+    ]
+    return family
 
 
 _NOT_FINITE = {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}
 _SUFFIX = {"counter": "_total", "info": "_info"}
-
-
-def _add(family: Metric, labels: dict[str, str], value: float) -> None:
-    family.samples.append(Sample(family.name + _SUFFIX.get(family.type, ""), labels, value))

@@ -27,11 +27,15 @@ _PROBE_RETRY_S = 0.01
 
 
 def flatten(reply: Sequence[Any]) -> Table:
-    """From COMMAND's reply to (name, flags); a subcommand is called "config|get", as the engine calls it."""
+    """From COMMAND's reply to (name, flags); a subcommand is called "config|get", as the engine calls it.
+
+    To the engine's flags comes `first-key-2` where the command's second argument is its first key.
+    """
     table: Table = []
     for entry in reply:
-        name, _arity, flags = entry[0], entry[1], entry[2]
-        table.append((str(name), [str(flag) for flag in flags]))
+        name, _arity, flags, first_key = entry[:4]
+        key = [f"first-key-{first_key}"] if first_key else []
+        table.append((str(name), [*(str(flag) for flag in flags), *key]))
         if len(entry) > 9 and entry[9]:
             table.extend(flatten(entry[9]))
     return table

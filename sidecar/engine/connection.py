@@ -99,6 +99,11 @@ class Connection(asyncio.Protocol):
         """The name by which the engine takes the command; empty when it does not."""
         return self._renames.get(name.upper(), name)
 
+    def original(self, name: str) -> str:
+        """The command that the engine takes by this name: the other way round."""
+        given = name.lower()
+        return next((own for own, new in self._renames.items() if new.lower() == given), name)
+
     @property
     def inode(self) -> int | None:
         """Of our end of the connection, None without one."""

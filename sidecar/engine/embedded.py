@@ -297,7 +297,7 @@ class Engine:
             self._journal.warning(
                 "engine.no_rights",
                 f"The engine refuses our own connection ({error}): its state cannot be watched closely. "
-                "Give a user that may call PING, INFO, COMMAND, CLIENT, CONFIG and ACL GETUSER "
+                "Give a user that may call PING, INFO, COMMAND, CLIENT, CONFIG, SLOWLOG, LATENCY and ACL GETUSER "
                 "with sidecar-engine-user and sidecar-engine-password.",
             )
 

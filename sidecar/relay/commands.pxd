@@ -13,6 +13,8 @@ cdef enum Kind:
     HELLO            # may change the protocol
     BLOCKING         # waits by nature (BLPOP): its time is not latency
     MAYBE_BLOCKING   # waits when an argument says BLOCK (XREAD): held until it is complete
+    NOTED_KIND       # PLAIN, and its success changes what is known about the client (SELECT, AUTH, CLIENT SETNAME): held until it is complete
+    TRACEPARENT      # ours: it never reaches the engine
     HELD             # held until it is complete, then `special.py` says what is forwarded
 
 cdef enum:
@@ -50,6 +52,7 @@ cdef class CommandTable:
     cdef unsigned int blob_length
     cdef readonly list names       # by id; id 0 is `_OTHER`
     cdef dict ids
+    cdef readonly dict first_keys  # by name: the position of the first key
     cdef Command disguise          # of a name that the engine might take for a command that it does not spell
     cdef const Command* find(self, const char* name, Py_ssize_t length) noexcept nogil
     cdef int _put_short(self, bytes name, Command command) except -1

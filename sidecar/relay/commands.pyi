@@ -1,9 +1,11 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 OTHER: str
+FIRST_KEY: str
 
 class CommandTable:
     names: list[str]
+    first_keys: dict[str, int]
     def update(
         self,
         commands: Iterable[tuple[str, Sequence[str]]],

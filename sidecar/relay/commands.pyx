@@ -8,6 +8,7 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 OTHER = "_OTHER"
+FIRST_KEY = "first-key-"     # a flag of ours: the position of the command's first key follows
 
 cdef dict _KINDS = {
     "MULTI": MULTI,
@@ -22,6 +23,11 @@ cdef dict _KINDS = {
     "SUNSUBSCRIBE": UNSUBSCRIBE,
     "MONITOR": MONITOR,
     "HELLO": HELLO,
+    "SELECT": NOTED_KIND,
+    "AUTH": NOTED_KIND,
+    "CLIENT SETNAME": NOTED_KIND,
+    "CLIENT SETINFO": NOTED_KIND,
+    "TRACEPARENT": TRACEPARENT,
     "XREAD": MAYBE_BLOCKING,
     "XREADGROUP": MAYBE_BLOCKING,
 }
@@ -52,6 +58,7 @@ cdef class CommandTable:
             raise MemoryError
         self.names = [OTHER]
         self.ids = {OTHER: 0}
+        self.first_keys = {}
         self.disguise.id = 0
         self.disguise.kind = HELD
         self.disguise.subscription = 0
@@ -67,7 +74,7 @@ cdef class CommandTable:
     def update(self, commands, held=(), renamed=None):
         """Add commands.
 
-        commands: pairs of (name as COMMAND gives it, such as ``config|get``; flags, such as ``["blocking"]``).
+        commands: pairs of (name as COMMAND gives it, such as ``config|get``; flags, such as ``["blocking", "first-key-1"]``).
         held: upper-case names (``CONFIG GET``) that are handed to the worker's special handling as a whole.
         renamed: {new name: original name} of the engine's ``rename-command``; the original is then unknown, as it is to the engine.
         """
@@ -91,6 +98,9 @@ cdef class CommandTable:
             self.ids[canonical] = len(self.names)
             self.names.append(canonical)
         command.id = self.ids[canonical]
+        for flag in flags:
+            if flag.startswith(FIRST_KEY):
+                self.first_keys[canonical] = int(flag[len(FIRST_KEY):])
         command.subscription = _SUBSCRIPTIONS.get(canonical, 0)
         if canonical in held:
             command.kind = HELD

@@ -8,18 +8,21 @@ import inspect
 from collections import deque
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from libc.stdlib cimport free
 from libc.string cimport memcmp
 
 from sidecar.relay.channel cimport HOLD, Channel
 from sidecar.relay.framer cimport ARRAY, BIG_ERROR, BROKEN, ERROR, FRAME, HEADER, MAP, MORE, PUSH, SET, STATUS
 from sidecar.relay.pending cimport (
-    BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, ENDS, EXEC_REPLY, HELLO_REPLY, MONITOR_REPLY, MULTI_REPLY, OPENS, PLANNED, Pending, PendingQueue,
-    REFUSAL, REPLY, RESET_REPLY, SILENT, SUBSCRIPTION_SHIFT, SYNC_REPLY, UNMEASURED,
+    BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, ENDS, EXEC_REPLY, HELLO_REPLY, LOCAL, MONITOR_REPLY, MULTI_REPLY, NOTED, OPENS, PLANNED, Pending,
+    PendingQueue, QUEUED, REFUSAL, REPLY, RESET_REPLY, SILENT, SUBSCRIPTION_SHIFT, SYNC_REPLY, UNMEASURED,
 )
 from sidecar.relay.reply_framer cimport ReplyFramer
 from sidecar.relay.shared cimport Relay, now_ns
 from telemetry import lookups
+from telemetry cimport spans
 from telemetry.ledger cimport Ledger, Row
+from telemetry.spans cimport Identity, Tracer, Unit
 
 cdef enum:         # telemetry/lookups.py
     NIL_RULE = 1
@@ -32,7 +35,16 @@ if (NIL_RULE, EMPTY_RULE, ZERO_RULE, EACH_RULE, ARGUMENTS_RULE) != \
         (lookups.NIL, lookups.EMPTY, lookups.ZERO, lookups.EACH, lookups.ARGUMENTS):
     raise ImportError("the rules of telemetry.lookups have other numbers in sidecar.relay.home")
 
-cdef Py_ssize_t _PENDING_MAX = 2_000_000       # commands in flight in one session: 48 MB; beyond it the session goes raw
+cdef Py_ssize_t _PENDING_MAX = 2_000_000       # commands in flight in one session: 80 MB; beyond it the session goes raw
+
+cdef const char* NULL_TEXT = ""
+
+cdef bytes _OK = b"+OK\r\n"
+cdef bytes _INVALID_TRACEPARENT = b"-ERR invalid traceparent\r\n"
+cdef bytes _SYNTAX_ERROR = b"-ERR syntax error\r\n"
+cdef bytes _NOAUTH = b"-NOAUTH Authentication required.\r\n"
+cdef bytes _SUBSCRIBED = (b"-ERR Can't execute 'traceparent': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this "
+                          b"context\r\n")
 
 cdef dict _MESSAGES = {
     b"message": 1, b"pmessage": 1, b"smessage": 1,
@@ -62,8 +74,9 @@ cdef class Owner:
 cdef class HomeRoute:
     """sock: connected to the engine. The owner sends requests through `upstream` and says with `expect` what each will be answered by."""
 
-    def __init__(self, Relay relay not None, Owner owner not None, sock):
+    def __init__(self, Relay relay not None, Owner owner not None, sock, Identity who not None):
         self.relay = relay
+        self.who = who
         self.owner = owner
         self.replies = ReplyFramer()
         self.pending = PendingQueue()
@@ -85,6 +98,11 @@ cdef class HomeRoute:
         entry.command = <unsigned short>command
         entry.awaiting = <unsigned char>awaiting
         entry.flags = <unsigned char>flags
+        entry.unit = NULL
+        entry.key = NULL
+        if self.relay.tracer.enabled and awaiting < SILENT:
+            self._trace(entry, awaiting, now)
+            self.first = self.start = NULL
         if awaiting == MONITOR_REPLY:
             self.monitoring += not silent
         elif awaiting == RESET_REPLY:
@@ -115,6 +133,29 @@ cdef class HomeRoute:
             self.plans.append(plan)
             self.planned += 1
         return self.expect(SYNC_REPLY if plan.sync else REPLY, command, flags, 0, size, silent, now)
+
+    cdef int expect_local(self, int answer, long long now) except -1:
+        """A request that is not forwarded: we answer it when its turn comes."""
+        cdef Pending* entry = self.pending.push()
+        entry.at_ns = now
+        entry.size = 0
+        entry.expected = answer
+        entry.command = 0
+        entry.awaiting = LOCAL
+        entry.flags = 0
+        entry.unit = NULL
+        entry.key = NULL
+        self.locals += 1
+        self.relay.in_flight += 1
+        return 0
+
+    cdef int answer_locals(self) except -1:
+        """All requests of a read are taken: give the answers of ours whose turn it is, unless a reply follows that they can go with."""
+        if self.locals and self.task is None and self.pending.front().awaiting == LOCAL and (self.locals == self.pending.length or self.blocking):
+            self._insert_locals(NULL_TEXT, NULL_TEXT)
+            self._deliver(NULL_TEXT, 0)
+            self.relay.check_quiet()
+        return 0
 
     cdef int unfollow(self, str reason, long long now) except -1:
         """The replies to what follows cannot be matched: raw, once those in flight are there."""
@@ -148,7 +189,7 @@ cdef class HomeRoute:
             self.task.cancel()
             self.task = None
         self.upstream.close()
-        self.collected = self.stash = None
+        self.collected = self.stash = self.out = None
         return 0
 
     # ---- replies ---------------------------------------------------------------------------------------------------------------
@@ -175,9 +216,11 @@ cdef class HomeRoute:
         cdef Pending* front
         cdef bint sent = False
         cdef bytes whole
-        if self.raw or (self.planned == 0 and (self.pending.length == 0 or self.pending.front().awaiting != SYNC_REPLY)):
+        if self.raw or (self.planned == 0 and self.locals == 0 and (self.pending.length == 0 or self.pending.front().awaiting != SYNC_REPLY)):
             self.owner.deliver(data, n)
             sent = True
+        elif self.locals and (framer.type == 0 and framer.size == 0 or framer.event != MORE):
+            unsent = self._insert_locals(unsent, p)
         while p < end and not self.raw and not self.closed:
             front = self.pending.front()
             if framer.type == 0 and framer.size == 0 or framer.event != MORE:
@@ -207,8 +250,10 @@ cdef class HomeRoute:
             if plan is None or framer.event == HEADER:
                 if framer.event == FRAME or framer.event == HEADER:
                     self._frame(now)
+                    if self.locals and not self.raw:
+                        unsent = self._insert_locals(unsent, p)
                 continue
-            self.owner.deliver(unsent, began - unsent)
+            self._deliver(unsent, began - unsent)
             unsent = p
             if self.collected is None:
                 self.collected = bytearray()
@@ -218,8 +263,10 @@ cdef class HomeRoute:
             whole = bytes(self.collected)
             self.collected = None
             if self._out_of_band() or (self.in_multi and self.executing == 0 and framer.type == STATUS and whole == b"+QUEUED\r\n"):
-                self.owner.deliver(whole, len(whole))
+                self._deliver(whole, len(whole))
                 self._frame(now)
+                if self.locals and not self.raw:
+                    unsent = self._insert_locals(unsent, p)
                 continue
             answer = whole if plan.cosmetic and self.owner.gone else plan.transform(whole)
             if inspect.isawaitable(answer):
@@ -228,12 +275,14 @@ cdef class HomeRoute:
                 self.stash = bytearray(p[:end - p])
                 self.task = self.relay.poller.start_task(self.owner, self._answer_later(answer, whole))
                 return 0
-            self.owner.deliver(answer, len(answer))
+            self._deliver(answer, len(answer))
             self._frame(now)
+            if self.locals and not self.raw:
+                unsent = self._insert_locals(unsent, p)
         if self.closed:
             return 0
         if not sent:
-            self.owner.deliver(unsent, end - unsent)
+            self._deliver(unsent, end - unsent)
         self.relay.check_quiet()
         return self.owner.answered()
 
@@ -246,15 +295,54 @@ cdef class HomeRoute:
         self.task = None
         if self.closed:
             return
-        self.owner.deliver(answer, len(answer))
+        self._deliver(answer, len(answer))
         stash = self.stash
         self.stash = None
+        if self.locals and not self.raw:
+            self._insert_locals(NULL_TEXT, NULL_TEXT)
+            self._deliver(NULL_TEXT, 0)
         if stash:
             self._take(PyByteArray_AS_STRING(stash), PyByteArray_GET_SIZE(stash), now_ns())
         if not self.closed and self.task is None:
             self.upstream.resume(HOLD)
             self.relay.check_quiet()
             self.owner.answered()
+
+    cdef int _deliver(self, const char* data, Py_ssize_t n) except -1:
+        """To the client, behind what waits for it."""
+        cdef bytearray out = self.out
+        if out is None:
+            return self.owner.deliver(data, n)
+        self.out = None
+        out += data[:n]
+        return self.owner.deliver(PyByteArray_AS_STRING(out), PyByteArray_GET_SIZE(out))
+
+    cdef const char* _insert_locals(self, const char* unsent, const char* upto) except NULL:
+        """Put the answers of ours whose turn it is behind [unsent, upto). Where the bytes that still wait begin."""
+        cdef Pending* front = self.pending.front()
+        cdef Pending entry
+        while front != NULL and front.awaiting == LOCAL:
+            entry = front[0]
+            if self.out is None:
+                self.out = bytearray()
+            if upto > unsent:
+                self.out += unsent[:upto - unsent]
+                unsent = upto
+            self.out += self._local_answer(entry.expected)
+            self.pending.pop()
+            self.locals -= 1
+            self._settle(&entry)
+            self._unanswered()
+            front = self.pending.front()
+        return unsent
+
+    cdef bytes _local_answer(self, int answer):
+        """Our answer to TRACEPARENT, as Valkey would give it at this moment."""
+        if not self.answered_well and self.relay.auth_required:
+            return _NOAUTH
+        if not self.pushes and (self.subscription_sum or self.shard_sum):
+            return _SUBSCRIBED
+        return _OK if answer == ACCEPTED else _INVALID_TRACEPARENT if answer == INVALID else _SYNTAX_ERROR
 
     cdef object _plan(self):
         """The plan of the reply that comes next."""
@@ -315,11 +403,16 @@ cdef class HomeRoute:
             return 0
         if self.executing:
             entry = self.queued.front()
-            entry.at_ns = 0
+            entry.flags |= QUEUED
             self._count(entry, now)
             if entry.flags & PLANNED:
                 self.queued_plans.popleft()
                 self.planned -= 1
+            if entry.flags & NOTED:
+                change = self.queued_notes.popleft()
+                if framer.type != ERROR and framer.type != BIG_ERROR:
+                    self._apply(change)
+            self._forget_span(entry)
             self.queued.pop()
             self.executing -= 1
             if self.executing:
@@ -361,40 +454,203 @@ cdef class HomeRoute:
         """Write one command, whose reply is in the framer, to the ledger."""
         cdef Ledger ledger = self.relay.ledger
         cdef ReplyFramer framer = self.replies
-        cdef long long duration = now - entry.at_ns if entry.at_ns and not entry.flags & BLOCKS else -1
+        cdef long long duration = now - entry.at_ns if not entry.flags & (BLOCKS | QUEUED) else -1
         cdef Row* row
-        cdef long long found
-        if not ledger.enabled or entry.awaiting >= REFUSAL:
+        cdef long long hits = 0, misses = 0
+        if entry.awaiting >= REFUSAL or not (ledger.enabled or entry.unit != NULL):
             return 0
         if framer.type == ERROR or framer.type == BIG_ERROR:
-            return ledger.error(entry.command, framer.head, framer.head_length, duration, entry.size, framer.size)
-        row = ledger.reply(entry.command, duration, entry.size, framer.size)
-        if entry.flags & BLOCKS:
-            if entry.at_ns:
-                ledger.blocked(entry.command, now - entry.at_ns)
-        if entry.command == 0:
-            if self.relay.on_unknown is not None:
-                self.relay.on_unknown()
-        elif row.rule:
-            found = 0
-            if row.rule == NIL_RULE:
-                found = not framer.null and (framer.count != 0 or framer.type not in (ARRAY, SET, MAP))
-            elif row.rule == EMPTY_RULE:
-                found = not framer.null and framer.count != 0
-            elif row.rule == ZERO_RULE:
-                found = framer.integer != 0
-            elif row.rule == EACH_RULE:
-                row.totals.hits += framer.count - framer.nulls
-                row.totals.misses += framer.nulls
-                return 0
-            elif row.rule == ARGUMENTS_RULE:
-                row.totals.hits += framer.integer
-                row.totals.misses += entry.expected - framer.integer
-                return 0
-            if found:
-                row.totals.hits += 1
+            if ledger.enabled:
+                ledger.error(entry.command, framer.head, framer.head_length, duration, entry.size, framer.size)
+        else:
+            if ledger.enabled:
+                row = ledger.reply(entry.command, duration, entry.size, framer.size)
+                if entry.flags & BLOCKS and not entry.flags & QUEUED:
+                    ledger.blocked(entry.command, now - entry.at_ns)
             else:
-                row.totals.misses += 1
+                row = ledger.row(entry.command)
+            if entry.command == 0:
+                if self.relay.on_unknown is not None:
+                    self.relay.on_unknown()
+            elif row.rule:
+                if row.rule == EACH_RULE:
+                    hits, misses = framer.count - framer.nulls, framer.nulls
+                elif row.rule == ARGUMENTS_RULE:
+                    hits, misses = framer.integer, entry.expected - framer.integer
+                elif row.rule == NIL_RULE:
+                    hits = not framer.null and (framer.count != 0 or framer.type not in (ARRAY, SET, MAP))
+                elif row.rule == EMPTY_RULE:
+                    hits = not framer.null and framer.count != 0
+                elif row.rule == ZERO_RULE:
+                    hits = framer.integer != 0
+                if row.rule < EACH_RULE:
+                    misses = not hits
+                if ledger.enabled:
+                    row.totals.hits += hits
+                    row.totals.misses += misses
+        if entry.unit != NULL:
+            self._span(entry, now, spans.MISS if misses else spans.HIT if hits else 0)
+        return 0
+
+    cdef int _span(self, Pending* entry, long long now, int found) except -1:
+        """Tell the tracer that the command has its reply, which is in the framer. found: HIT, MISS or 0."""
+        cdef Tracer tracer = self.relay.tracer
+        cdef ReplyFramer framer = self.replies
+        cdef long long since = entry.at_ns if entry.at_ns > self.answered_ns else self.answered_ns
+        cdef int flags = found
+        cdef bint failed = framer.type == ERROR or framer.type == BIG_ERROR
+        cdef const char* error = NULL
+        cdef int length = 0
+        if failed:
+            flags |= spans.ERROR_REPLY
+            error = framer.head
+            length = framer.head_length
+            if length and error[length - 1] == 13:
+                length -= 1
+        if entry.flags & BLOCKS:
+            flags |= spans.BLOCKED
+        elif not entry.flags & QUEUED and now - since > tracer.slow_ns:
+            flags |= spans.SLOW
+        if entry.flags & (OPENS | ENDS):
+            entry.unit.request += entry.size
+            entry.unit.response += framer.size
+            if entry.flags & OPENS and not failed:
+                return 0
+            if entry.unit == self.transaction:                # refused: what follows runs by itself
+                self._let_transaction_go()
+            return tracer.close(entry.unit, self.who, now, flags, error, length)
+        return tracer.done(entry.unit, self.who, entry.command, entry.at_ns, now, entry.size, framer.size, flags, error, length, entry.key)
+
+    cdef int _lost(self, Pending* entry, str error_type, long long now) except -1:
+        """A command ends without a reply. error_type: why, "" when none was to come."""
+        cdef bytes text = error_type.encode()
+        if entry.awaiting >= REFUSAL:
+            return 0
+        if self.relay.ledger.enabled:
+            self.relay.ledger.lost(entry.command, error_type, entry.size)
+        if entry.unit == NULL:
+            return 0
+        if entry.flags & ENDS and entry.unit.form == spans.TRANSACTION:
+            return self.relay.tracer.close(entry.unit, self.who, now, 0, text, len(text))
+        if entry.flags & OPENS and entry.unit.form == spans.TRANSACTION:
+            return 0
+        return self.relay.tracer.done(entry.unit, self.who, entry.command, entry.at_ns, now, entry.size, 0, spans.BLOCKED if entry.flags & BLOCKS else 0,
+                                      text, len(text), entry.key)
+
+    # ---- spans -----------------------------------------------------------------------------------------------------------------
+
+    cdef int _trace(self, Pending* entry, int awaiting, long long now) except -1:
+        """Say which unit the command belongs to."""
+        cdef Tracer tracer = self.relay.tracer
+        cdef Unit* unit
+        cdef int treatment
+        if awaiting == RESET_REPLY and self.transaction != NULL:
+            self._let_transaction_go()
+        if (awaiting == EXEC_REPLY or awaiting == DISCARD_REPLY) and self.transaction != NULL:
+            entry.unit = self.transaction                     # with its reference
+            entry.flags |= ENDS
+            self.transaction = NULL
+            return 0
+        treatment = tracer.treatment(entry.command, self.first, self.first_length)
+        if treatment == spans.UNTRACED:
+            return self._consume_context()
+        if treatment == spans.PASSED_OVER:
+            return 0
+        if awaiting == MULTI_REPLY and self.transaction == NULL:
+            self.transaction = tracer.transaction(self.context, entry.command, now)
+            self._consume_context()
+            unit = self.transaction
+            entry.flags |= OPENS
+        elif self.context != NULL and treatment != spans.TRACED_ALONE:
+            unit = self.context
+            if unit.count == 0:
+                unit.start_ns = now
+            unit.count += 1
+            unit.refs += 1                                    # before the context gives back its own
+            self._consume_context()
+            unit.refs -= 1
+        elif self.transaction != NULL:
+            unit = self.transaction
+            unit.count += 1
+        else:
+            if self.batch == NULL:
+                self.batch = tracer.root()
+                self.batch.start_ns = now
+            unit = self.batch
+            unit.count += 1
+            if unit.count == 2:
+                tracer.surround(unit)
+        unit.refs += 1
+        entry.unit = unit
+        if tracer.wants_keys and self.start != NULL:
+            entry.key = tracer.key(entry.command, self.start, self.end)
+        return 0
+
+    cdef int give_context(self, Unit* unit, long long count) except -1:
+        """The next `count` commands belong to this unit (NULL: to none), whose reference is handed over."""
+        if self.context != NULL:
+            self.relay.tracer.release(self.context, self.who)
+        self.context = unit
+        self.context_left = count
+        if unit != NULL and count > 1:
+            self.relay.tracer.surround(unit)
+        return 0
+
+    cdef int _consume_context(self) except -1:
+        """One of the commands that the context was given for."""
+        cdef Unit* unit = self.context
+        if unit != NULL:
+            self.context_left -= 1
+            if self.context_left <= 0:
+                self.context = NULL
+                self.relay.tracer.release(unit, self.who)
+        return 0
+
+    cdef int end_batch(self) except -1:
+        """The requests of one read are taken."""
+        cdef Unit* unit = self.batch
+        if unit != NULL:
+            self.batch = NULL
+            self.relay.tracer.release(unit, self.who)
+        return 0
+
+    cdef int _let_transaction_go(self) except -1:
+        cdef Unit* unit = self.transaction
+        if unit != NULL:
+            self.transaction = NULL
+            self.relay.tracer.release(unit, self.who)
+        return 0
+
+    cdef int _forget_span(self, Pending* entry) except -1:
+        """The command is no more in flight."""
+        if entry.key != NULL:
+            free(entry.key)
+            entry.key = NULL
+        if entry.unit != NULL:
+            self.relay.tracer.release(entry.unit, self.who)
+            entry.unit = NULL
+        return 0
+
+    cdef int note(self, object change) except -1:
+        """What the success of the request that is expected next changes in `who`."""
+        if self.notes is None:
+            self.notes = deque()
+        self.notes.append(change)
+        return 0
+
+    cdef int _apply(self, object change) except -1:
+        for name, value in change:
+            if name == "lib-name":
+                self.who.lib_name = value
+            elif name == "lib-ver":
+                self.who.lib_version = value
+            elif name == "name":
+                self.who.client_name = value
+            elif name == "user":
+                self.who.user = value
+            else:
+                self.who.database = value
+        self.who.changed()
         return 0
 
     cdef int _count_bytes(self, Pending* entry, long long request, long long response) except -1:
@@ -403,11 +659,15 @@ cdef class HomeRoute:
             self.relay.ledger.add_bytes(entry.command, request, response)
         return 0
 
-    cdef void _settle(self, Pending* entry) noexcept:
+    cdef int _settle(self, Pending* entry) except -1:
+        """It was popped: nobody waits for it any more."""
         self.relay.in_flight -= 1
         if entry.flags & BLOCKS:
             self.blocking -= 1
             self.relay.blocking -= 1
+        if entry.unit != NULL:
+            self._forget_span(entry)
+        return 0
 
     cdef int _complete(self, long long now) except -1:
         """The oldest command in flight has its whole reply."""
@@ -426,20 +686,34 @@ cdef class HomeRoute:
                 if self.queued_plans is None:
                     self.queued_plans = deque()
                 self.queued_plans.append(self.plans.popleft())
+            if entry.flags & NOTED:
+                if self.queued_notes is None:
+                    self.queued_notes = deque()
+                self.queued_notes.append(self.notes.popleft())
             if self.queued.length > _PENDING_MAX:
                 return self._go_raw("too_many_in_flight")
             self.pending.pop()
+            entry.unit = NULL                  # it has moved, and the key with it
+            entry.key = NULL
             self._settle(&entry)
+            self.answered_ns = now
             return self._unanswered()
         self._count(&entry, now)
         if entry.flags & PLANNED:
             self.plans.popleft()
             self.planned -= 1
+        if entry.flags & NOTED:
+            change = self.notes.popleft()
+            if not failed:
+                self._apply(change)
         self.pending.pop()
         self._settle(&entry)
+        self.answered_ns = now
         self.silent_block = False
         if not failed:
             self.answered_well = True
+        elif not self.answered_well and framer.head_length > 6 and memcmp(framer.head, b"NOAUTH", 6) == 0:
+            self.relay.auth_required = True    # as ACL SETUSER may have made it
         if entry.awaiting != REPLY:
             if entry.awaiting == MULTI_REPLY and not failed:
                 self._begin_transaction()
@@ -471,6 +745,7 @@ cdef class HomeRoute:
         self.monitor = self.pushes = self.answered_well = False
         self.subscriptions[0] = self.subscriptions[1] = self.subscriptions[2] = 0
         self.subscription_sum = self.shard_sum = 0
+        self._apply((("name", ""), ("user", ""), ("database", 0)))
         return 0
 
     cdef int _end_transaction(self) except -1:
@@ -480,7 +755,10 @@ cdef class HomeRoute:
         if self.queued is not None:
             while self.queued.length:          # never executed
                 self._count_bytes(self.queued.front(), self.queued.front().size, 0)
+                self._forget_span(self.queued.front())
                 self.queued.pop()
+        if self.queued_notes:
+            self.queued_notes.clear()
         if self.queued_plans:
             plans = len(self.queued_plans)
             self.queued_plans.clear()
@@ -494,14 +772,16 @@ cdef class HomeRoute:
         while front != NULL and (front.awaiting == SILENT or front.awaiting == UNMEASURED):
             entry = front[0]
             self.pending.pop()
+            if entry.awaiting == SILENT:
+                self._lost(&entry, "", now_ns() if entry.unit != NULL else 0)
+                if entry.flags & NOTED:
+                    self._apply(self.notes.popleft())
             self._settle(&entry)
             if entry.flags & BLOCKS:
                 self.silent_block = True
             if entry.awaiting == UNMEASURED:
                 self._pass()
                 return 0
-            if self.relay.ledger.enabled:
-                self.relay.ledger.lost(entry.command, "", entry.size)
             if entry.flags & OPENS and entry.flags & ENDS:
                 self._reset()
             elif entry.flags & OPENS:
@@ -516,16 +796,30 @@ cdef class HomeRoute:
     cdef int forget(self, str error_type) except -1:
         """Count what will never get a reply."""
         cdef Pending entry
+        cdef Unit* unit = self.transaction
+        cdef long long now = now_ns() if self.relay.tracer.enabled else 0
+        cdef bytes text
         while self.pending.length:
             entry = self.pending.front()[0]
             self.pending.pop()
+            self._lost(&entry, error_type, now)
             self._settle(&entry)
-            if self.relay.ledger.enabled and entry.awaiting < REFUSAL:
-                self.relay.ledger.lost(entry.command, error_type, entry.size)
+        if unit != NULL:
+            text = error_type.encode()
+            self.relay.tracer.close(unit, self.who, now, 0, text, len(text))
+        return self._clear()
+
+    cdef int _clear(self) except -1:
+        """Nothing is in flight any more."""
         self._end_transaction()
+        self._let_transaction_go()
+        self.end_batch()
+        self.give_context(NULL, 0)
         if self.plans:
             self.plans.clear()
-        self.planned = 0
+        if self.notes:
+            self.notes.clear()
+        self.planned = self.locals = 0
         return 0
 
     cdef int _go_raw(self, str reason) except -1:
@@ -543,12 +837,13 @@ cdef class HomeRoute:
         while self.pending.length:
             entry = self.pending.front()[0]
             self.pending.pop()
+            if entry.awaiting == LOCAL:
+                self._deliver(_OK, len(_OK))
+            elif entry.unit != NULL:
+                self.relay.tracer.drop(spans.RAW)
             self._settle(&entry)
-        self._end_transaction()
-        if self.plans:
-            self.plans.clear()
-        self.planned = 0
+        self._clear()
         if collected:
             self.collected = None
-            self.owner.deliver(PyByteArray_AS_STRING(collected), PyByteArray_GET_SIZE(collected))
+            self._deliver(PyByteArray_AS_STRING(collected), PyByteArray_GET_SIZE(collected))
         return self.owner.follow()

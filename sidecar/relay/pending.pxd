@@ -2,6 +2,8 @@
 
 cimport cython
 
+from telemetry.spans cimport Unit
+
 cdef enum Awaiting:
     REPLY = 0           # one reply
     MULTI_REPLY
@@ -16,24 +18,29 @@ cdef enum Awaiting:
     SILENT              # no reply is to come (CLIENT REPLY OFF, SKIP)
     REFUSAL             # bytes that are not RESP: one error, then the engine closes
     UNMEASURED          # from here on nothing can be followed: the session goes raw
+    LOCAL               # never forwarded: it is answered by us when its turn comes
 
 cdef enum:
     BLOCKS = 1          # flags: may wait by nature
     PLANNED = 2         # a plan transforms its reply
     OPENS = 4           # a MULTI without reply
     ENDS = 8            # an EXEC or DISCARD without reply; both: a RESET
-    SUBSCRIPTION_SHIFT = 4
+    SUBSCRIPTION_SHIFT = 4   # two bits
+    NOTED = 64          # its success changes what is known about the client
+    QUEUED = 128        # in a transaction: it has no duration of its own
 
 cdef struct Pending:
     long long at_ns             # when its last byte was framed
     long long size              # bytes of the request
-    int expected                # arguments after the name; confirmations still to come
+    Unit* unit                  # whose span it belongs to; NULL: it has none
+    char* key                   # for its span, as the tracer made it; NULL: none
+    int expected                # arguments after the name; confirmations still to come; of LOCAL, which answer
     unsigned short command
     unsigned char awaiting
     unsigned char flags
 
 cdef enum:
-    BLOCK_ITEMS = 170
+    BLOCK_ITEMS = 102
 
 cdef struct Block:
     Block* next

@@ -1,6 +1,6 @@
-"""A queue of forwarded commands, 24 bytes each, in blocks that all sessions of the worker share when they are empty.
+"""A queue of forwarded commands, 40 bytes each, in blocks that all sessions of the worker share when they are empty.
 
-A million commands in flight take 24 MB; a session with nothing in flight keeps none.
+A million commands in flight take 40 MB; a session with nothing in flight keeps none.
 """
 
 cimport cython

@@ -3,7 +3,7 @@
 from sidecar.relay.framer cimport Event
 
 cdef enum:
-    HEAD_MAX = 64
+    HEAD_MAX = 256
     STREAM_DEPTH = 64
 
 cdef class ReplyFramer:

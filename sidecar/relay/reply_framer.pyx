@@ -1,6 +1,6 @@
 """Where a reply or a push ends, whichever way the bytes were cut.
 
-The framer keeps a few numbers and at most 64 bytes of an error, never the reply: a 512 MB value streams through it. The rules are those of
+The framer keeps a few numbers and at most 256 bytes of an error, never the reply: a 512 MB value streams through it. The rules are those of
 RESP2 and of the RESP3 specification, streamed forms included.
 """
 

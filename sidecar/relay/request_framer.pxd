@@ -26,6 +26,8 @@ cdef class RequestFramer:
     cdef readonly long long argc
     cdef readonly long long size     # bytes, framing included
     cdef bint is_inline
+    cdef const char* first           # argument of a request that came whole, NULL: not known
+    cdef long long first_length
     cdef const Command* command      # NULL: not in the table
 
     cdef const char* next(self, const char* p, const char* end) noexcept nogil

@@ -10,7 +10,7 @@ A NUL byte ends a name, because the engine compares names as C strings. But it f
 
 from libc.string cimport memchr
 
-from sidecar.relay.commands cimport CONTAINER, HELD, MAYBE_BLOCKING, NAME_MAX, Command, CommandTable, find_short
+from sidecar.relay.commands cimport CONTAINER, HELD, HELLO, MAYBE_BLOCKING, NAME_MAX, TRACEPARENT, Command, CommandTable, find_short
 from sidecar.relay.framer cimport BAD, BROKEN, DIGITS, EMPTY, FRAME, MINUS, MORE, NEGATIVE, NO_DIGIT, NUMBER_MAX, ZERO
 
 cdef enum:
@@ -41,6 +41,7 @@ cdef class RequestFramer:
         self.argc = 0
         self.size = 0
         self.is_inline = False
+        self.first = NULL
 
     cdef bint midway(self) noexcept nogil:
         """Whether a request has begun and not ended."""
@@ -54,11 +55,11 @@ cdef class RequestFramer:
             return True
         if self.naming:
             return self.name_length <= NAME_MAX and (self.state != BODY or self.body_length <= HELD_MAX)
-        return self.command != NULL and (self.command.kind == HELD or self.command.kind == MAYBE_BLOCKING)
+        return self.command != NULL and (self.command.kind >= MAYBE_BLOCKING or self.command.kind == HELLO)
 
     cdef bint inspected(self) noexcept nogil:
         """Of a request that is undecided: whether it may not pass unseen, however long it is."""
-        return self.state != INLINE and (self.naming or (self.command != NULL and self.command.kind == HELD))
+        return self.state != INLINE and (self.naming or (self.command != NULL and self.command.kind >= TRACEPARENT))
 
     cdef void _name_done(self) noexcept nogil:
         """A word of the name is complete."""
@@ -111,9 +112,9 @@ cdef class RequestFramer:
     cdef const char* _whole(self, const char* p, const char* end) noexcept nogil:
         """The end of an ordinary request that is all here, else NULL: nothing but speed distinguishes it from what `next` does."""
         cdef const char* q = p + 1
-        cdef const char* first = NULL
+        cdef const char* name = NULL
         cdef int argc = 0, i
-        cdef long long length, first_length = 0
+        cdef long long length, name_length = 0
         cdef unsigned int digit
         if end - p < 8 or p[0] != 42:
             return NULL
@@ -146,17 +147,22 @@ cdef class RequestFramer:
                 return NULL
             q += 2
             if i == 0:
-                first = q
-                first_length = length
+                name = q
+                name_length = length
+            elif i == 1:
+                self.first = q
+                self.first_length = length
             q += length + 2
+        if argc == 1:
+            self.first = NULL
         self.command = NULL
-        if 0 < first_length <= 8 and end - first >= 8:
-            self.command = find_short(self.table, first, <int>first_length)
+        if 0 < name_length <= 8 and end - name >= 8:
+            self.command = find_short(self.table, name, <int>name_length)
         if self.command == NULL:
-            if memchr(first, 0, first_length) != NULL:
+            if memchr(name, 0, name_length) != NULL:
                 return NULL
-            if first_length <= NAME_MAX:
-                self.command = self._lookup(first, first_length)
+            if name_length <= NAME_MAX:
+                self.command = self._lookup(name, name_length)
         if self.command != NULL and self.command.kind == CONTAINER and argc > 1:
             return NULL
         self.argc = argc

@@ -4,6 +4,7 @@ from sidecar.relay.channel cimport Channel
 from sidecar.relay.home cimport HomeRoute, Owner
 from sidecar.relay.request_framer cimport RequestFramer
 from sidecar.relay.shared cimport Relay
+from telemetry.spans cimport Identity
 
 cdef class Session(Owner):
     cdef readonly Relay relay
@@ -11,6 +12,7 @@ cdef class Session(Owner):
     cdef readonly str local
     cdef readonly bint is_local          # from the loopback interface or a Unix socket
     cdef readonly str transport          # "tcp" or "unix"
+    cdef Identity who                    # as spans show it
     cdef Channel client
     cdef HomeRoute route
     cdef RequestFramer requests
@@ -35,6 +37,8 @@ cdef class Session(Owner):
 
     cdef bint _reach_engine(self) except -1
     cdef int _take(self, const char* data, Py_ssize_t n, long long now) except -1
+    cdef int _forward(self, const char* p, Py_ssize_t n) except -1
+    cdef int _trace_context(self, list args, long long now) except -1
     cdef int _refuse_large(self) except -1
     cdef int _request(self, const char* start, const char* end, long long now) except -1
     cdef int _inspect(self, bytes request, Py_ssize_t command, list args, long long now) except -1

@@ -13,16 +13,19 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 
 from sidecar.relay.channel cimport BACKLOG, CONNECTING, HOLD, STOPPED, Channel
 from sidecar.relay.commands cimport (
-    BLOCKING, Command, DISCARD, EXEC, HELD, HELLO, MAYBE_BLOCKING, MONITOR, MULTI, PLAIN, RESET, SUBSCRIBE, UNSUBSCRIBE,
+    BLOCKING, Command, DISCARD, EXEC, HELD, HELLO, MAYBE_BLOCKING, MONITOR, MULTI, NOTED_KIND, PLAIN, RESET, SUBSCRIBE, TRACEPARENT, UNSUBSCRIBE,
 )
 from sidecar.relay.framer cimport BROKEN, EMPTY, FRAME
-from sidecar.relay.home cimport HomeRoute, Owner
+from sidecar.relay.home cimport ACCEPTED, HomeRoute, INVALID, Owner, SYNTAX
 from sidecar.relay.pending cimport (
-    BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, EXEC_REPLY, HELLO_REPLY, MONITOR_REPLY, MULTI_REPLY, REFUSAL, REPLY, RESET_REPLY, SUBSCRIPTION_SHIFT,
+    BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, EXEC_REPLY, HELLO_REPLY, MONITOR_REPLY, MULTI_REPLY, NOTED, REFUSAL, REPLY, RESET_REPLY, SUBSCRIPTION_SHIFT,
 )
 from sidecar.relay.request_framer cimport HELD_MAX, RequestFramer, says_block
 from sidecar.relay.shared cimport Relay, now_ns
+from telemetry.spans cimport Identity, Unit
 
+from sidecar.relay.context import BAD_SYNTAX, INVALID_CONTEXT, parse
+from sidecar.relay.notes import changes
 from sidecar.relay.plan import FAILED_PLAN, SILENT_PLAN, arguments, encode
 from sidecar.relay.request_framer import split_inline
 
@@ -35,6 +38,7 @@ cdef double _RETRY_MOST_S = 0.1                # between later ones: thousands o
 
 cdef bytes _UNAVAILABLE = b"-LOADING valkey-sidecar: the engine does not answer, try again later\r\n"
 cdef bytes _BAD_LINE_ENDS = b"*1\r\n$1\r\nx??*?\r\n"    # an engine that does not look at line ends refuses the count
+cdef bytes _UNKNOWN = b"*1\r\n$11\r\nTRACEPARENT\r\n"    # the engine refuses it, and nobody hears
 cdef bytes _TOO_LARGE = b"-ERR Protocol error: too large a request for a command that is inspected\r\n"
 
 
@@ -47,6 +51,8 @@ cdef class Session(Owner):
         self.local = local
         self.transport = transport
         self.is_local = is_local
+        host, _, port = peer.rpartition(":")
+        self.who = Identity(host.strip("[]"), int(port), transport)
         self.requests = RequestFramer(relay.table)
         self.active_ns = now_ns()
         self.client = Channel(relay.poller, self, sock, self._readable, self._drained, CONNECTING | (STOPPED if relay.stopped else 0))
@@ -83,7 +89,7 @@ cdef class Session(Owner):
             if sock is not None:
                 sock.close()
             return False
-        self.route = HomeRoute(self.relay, self, sock)
+        self.route = HomeRoute(self.relay, self, sock, self.who)
         return True
 
     def _late(self):
@@ -145,10 +151,18 @@ cdef class Session(Owner):
             p = framer.next(p, end)
             if framer.event == FRAME:
                 command = framer.command
+                route.first = framer.first
+                route.first_length = framer.first_length
+                route.start = start if framer.size == p - start else NULL
+                route.end = p
                 if command != NULL and command.kind == PLAIN and not framer.is_inline and not self.replies_off and not self.skip_next:
                     route.expect(REPLY, command.id, 0, framer.argc - 1, framer.size, False, now)
+                elif command != NULL and command.kind == TRACEPARENT and not framer.is_inline and not route.raw and not route.unmeasured:
+                    self.relay.keep(unsent, start - unsent)
+                    unsent = p
+                    self._trace_context(arguments(start[:p - start]), now)
                 elif framer.is_inline or (command != NULL and command.kind == HELD):
-                    route.upstream.send(unsent, start - unsent)
+                    self._forward(unsent, start - unsent)
                     unsent = p
                     self._request(start, p, now)
                 else:
@@ -166,15 +180,16 @@ cdef class Session(Owner):
                 self.broken = True
                 break
         if self.closed:
+            self.relay.kept_length = 0
             return 0
         if self.broken:
-            route.upstream.send(unsent, end - unsent)
+            self._forward(unsent, end - unsent)
         elif self.client.paused & HOLD:        # the rest waits
-            route.upstream.send(unsent, start - unsent)
+            self._forward(unsent, start - unsent)
             self.held = bytearray(start[:end - start]) if start < end else None
             self.held_parsed = 0
         elif start < end and framer.undecided():
-            route.upstream.send(unsent, start - unsent)
+            self._forward(unsent, start - unsent)
             if end - start > HELD_MAX and framer.inspected():
                 return self._refuse_large()
             if end - start > HELD_MAX:
@@ -183,12 +198,49 @@ cdef class Session(Owner):
                 self.held = bytearray(start[:end - start])
                 self.held_parsed = end - start
         else:
-            route.upstream.send(unsent, end - unsent)
+            self._forward(unsent, end - unsent)
+        route.end_batch()
+        if route.locals:
+            route.answer_locals()
         if route.upstream.length:
             self.client.pause(BACKLOG)
         return 0
 
+    cdef int _forward(self, const char* p, Py_ssize_t n) except -1:
+        """Send bytes on, behind those that were kept to go with them."""
+        if self.relay.kept_length == 0:
+            return self.route.upstream.send(p, n)
+        self.relay.keep(p, n)
+        self.route.upstream.send(self.relay.kept, self.relay.kept_length)
+        self.relay.kept_length = 0
+        return 0
+
+    cdef int _trace_context(self, list args, long long now) except -1:
+        """TRACEPARENT, which the engine never sees. args: None when its line ends are wrong."""
+        cdef HomeRoute route = self.route
+        cdef Unit* unit = NULL
+        cdef int answer = ACCEPTED
+        cdef bytes trace_id, parent_id, state
+        cdef long long count = 0
+        context = parse(args[1:]) if args is not None else INVALID_CONTEXT
+        if context is INVALID_CONTEXT:
+            answer = INVALID
+        elif context is BAD_SYNTAX:
+            answer = SYNTAX
+        elif context is not None and self.relay.tracer.enabled:
+            trace_id, parent_id, trace_flags, state, count = context
+            unit = self.relay.tracer.below(trace_id, parent_id, trace_flags, state, len(state))
+        route.give_context(unit, count)
+        self.relay.ledger.count("trace.contexts", "accepted" if answer == ACCEPTED else "invalid")
+        if self.replies_off:
+            return 0
+        if self.skip_next:                     # the engine skips the reply to what comes next: to nothing but this
+            self.skip_next = False
+            return self.relay.keep(_UNKNOWN, len(_UNKNOWN))
+        return route.expect_local(answer, now)
+
     cdef int _refuse_large(self) except -1:
+        self.relay.kept_length = 0
         self.client.send(_TOO_LARGE, len(_TOO_LARGE))
         self.close()
         return 0
@@ -220,6 +272,11 @@ cdef class Session(Owner):
                 return 0
             framer.inline_command(args[0], args[1] if len(args) > 1 else None)
             framer.argc = len(args)
+            route.start = NULL                 # an inline request shows no key
+            route.first = NULL
+            if len(args) > 1:
+                route.first = args[1]
+                route.first_length = len(args[1])
         command = framer.command
         kind = command.kind if command != NULL else <int>PLAIN
         identifier = command.id if command != NULL else 0
@@ -228,6 +285,8 @@ cdef class Session(Owner):
             kind = PLAIN                       # the engine refuses it for its arguments
         if route.pending.length == 0:          # what was refused has changed nothing
             self.requesting_multi = route.in_multi
+        if kind == TRACEPARENT and not route.raw and not route.unmeasured:
+            return self._trace_context(args, now)
         if kind == HELD:
             request = start[:end - start]
             if args is None:
@@ -239,6 +298,15 @@ cdef class Session(Owner):
             return self._inspect(request, identifier, args, now)
         if framer.is_inline:
             route.upstream.send(start, end - start)
+        if (kind == NOTED_KIND or kind == HELLO) and not route.raw and not route.unmeasured:
+            change = None
+            if args is not None:
+                change = changes(args)
+            elif framer.size == end - start:
+                change = changes(arguments(start[:end - start]))
+            if change:
+                route.note(change)
+                flags = NOTED
         if kind == BLOCKING:
             flags = BLOCKS
         elif kind == MAYBE_BLOCKING:
@@ -405,6 +473,8 @@ cdef class Session(Owner):
         if self.finished:
             self.close()
         else:
+            if self.route.upstream.paused & BACKLOG:
+                self.route.answered_ns = now_ns()      # no command is slow for a client that did not read
             self.route.upstream.resume(BACKLOG)
             if self.client.failed:
                 self._depart()

@@ -5,6 +5,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from sidecar.relay.channel cimport Poller
 from sidecar.relay.commands cimport CommandTable
 from telemetry.ledger cimport Ledger
+from telemetry.spans cimport Tracer
 
 cdef inline long long now_ns() noexcept nogil:
     """The monotonic clock, in nanoseconds."""
@@ -17,6 +18,8 @@ cdef class Relay:
     cdef readonly Poller poller
     cdef readonly CommandTable table
     cdef readonly Ledger ledger
+    cdef readonly Tracer tracer
+    cdef public bint auth_required       # the default user has a password, as far as the supervisor knows
     cdef public object special           # sidecar.relay.special.Special
     cdef public object on_closed         # (session) -> None
     cdef public object on_quiet          # () -> None, when nothing but blocked calls is in flight; None: nobody waits
@@ -29,5 +32,9 @@ cdef class Relay:
     cdef long long blocking
     cdef char* buffer                    # for every read; what it holds is used up before the next
     cdef size_t buffer_size
+    cdef char* kept                      # bytes of the read being taken that go on with what follows them
+    cdef size_t kept_length
+    cdef size_t kept_capacity
 
     cdef int check_quiet(self) except -1
+    cdef int keep(self, const char* p, size_t n) except -1

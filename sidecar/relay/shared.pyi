@@ -5,11 +5,14 @@ from sidecar.relay.commands import CommandTable
 from sidecar.relay.session import Session
 from sidecar.relay.special import Special
 from telemetry.ledger import Ledger
+from telemetry.spans import Tracer
 
 class Relay:
     loop: asyncio.AbstractEventLoop
     table: CommandTable
     ledger: Ledger
+    tracer: Tracer
+    auth_required: bool
     special: Special
     on_closed: Callable[[Session], None] | None
     on_quiet: Callable[[], None] | None
@@ -26,6 +29,7 @@ class Relay:
         loop: asyncio.AbstractEventLoop,
         table: CommandTable,
         ledger: Ledger,
+        tracer: Tracer,
         engine_socket: str,
         engine_timeout: float = 5.0,
     ) -> None: ...

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import libvalkey
 
+from sidecar.info_view import our_config, our_info
 from sidecar.link import Body, Link
 from sidecar.relay.clients import Clients, as_text, host_of, text_of
 from sidecar.relay.commands import OTHER
@@ -220,18 +221,10 @@ class Special:
         if not all(isinstance(value, bytes) for value in values):
             return reply  # it is not what it should be
         for i in range(0, len(values) - 1, 2):
-            name = values[i].decode("latin-1")
-            ours = self.config_values.get(name)
-            if self._announces_ours(name, values[i + 1]):
-                ours = "0"
-            if ours is not None:
-                values[i + 1] = ours.encode("utf-8", "surrogateescape")
+            name, value = values[i].decode("latin-1"), _text(values[i + 1])
+            ours = our_config(name, value, self.settings, self.config_values)
+            values[i + 1] = ours.encode("utf-8", "surrogateescape")
         return _array(reply, values)
-
-    def _announces_ours(self, name: str, value: bytes) -> bool:
-        """Whether the engine announces our port because the user has it announce the port that it listens on."""
-        injected: dict[str, str] = self.settings["injected"]
-        return value.decode("latin-1") == injected.get(name.replace("slave", "replica"), 0)
 
     def _config_set(self, session: Session, args: list[bytes], request: bytes) -> Answer:
         if len(args) < 4 or len(args) % 2:
@@ -342,27 +335,7 @@ class Special:
         text = text_of(reply)
         if text is None:
             return reply
-        lines = []
-        for line in text.split(b"\r\n"):
-            name, colon, value = line.partition(b":")
-            if not colon:
-                lines.append(line)
-            elif name == b"tcp_port":
-                lines.append(b"tcp_port:%d" % self.settings["port"])
-            elif name == b"config_file":
-                lines.append(b"config_file:" + self.settings["config_file"].encode("utf-8", "surrogateescape"))
-            elif name == b"maxclients":
-                lines.append(b"maxclients:%d" % self.settings["maxclients"])
-            elif name == b"connected_clients":
-                lines.append(b"connected_clients:%d" % max(0, int(value) - self.settings["own_connections"]))
-            elif name == b"rejected_connections":
-                lines.append(b"rejected_connections:%d" % self._count.rejected())
-            elif name.startswith(b"listener"):  # the engine has one: its Unix socket
-                listeners = enumerate(self.settings["info_listeners"])
-                lines.extend(b"listener%d:%b" % (i, listener.encode()) for i, listener in listeners)
-            else:
-                lines.append(line)
-        return as_text(reply, b"\r\n".join(lines))
+        return as_text(reply, our_info(text, self.settings, self._count.rejected()))
 
 
 def _text(value: bytes) -> str:

@@ -24,9 +24,15 @@ from sidecar.relay.listener import ClientCount, Listener
 from sidecar.relay.shared import Relay
 from sidecar.relay.special import HELD, TABLE_WITHOUT_ENGINE, Special
 from telemetry.ledger import Ledger
+from telemetry.spanpacket import spans_in
+from telemetry.spans import Tracer
 
 _SNAPSHOT_INTERVAL_S = 1.0
 _CRON_INTERVAL_S = 1.0
+_SPANS_INTERVAL_S = 0.1
+"""Spans wait so long for a full packet."""
+_PACKETS_MOST = 64
+"""So many packets of spans, 48 KB each, may wait for a supervisor that is busy; more are dropped, and counted."""
 _DRAIN_LOOK_S = 0.1
 """Between looks at whether only clients that take nothing are left; else the last reply ends the drain at once."""
 _LAST_WORDS_S = 1.0
@@ -44,12 +50,15 @@ class Worker:
         self._settings: Body = {}
         self._table = CommandTable()
         self._ledger = Ledger(self._table.names)
+        self._tracer = Tracer(self._table.names)
+        self._tracer.on_packet = self._send_spans
         self._relay: Relay | None = None
         self._listener: Listener | None = None
         self._special: Special | None = None
         self._renamed: dict[str, str] = {}
         self._refreshed_at = 0.0
         self._told_ready = False
+        self._trace_context = True
         self.failed = False
         self._drain_request: Body | None = None
         self._drain_until = 0.0
@@ -59,12 +68,16 @@ class Worker:
 
     async def run(self) -> None:
         """Serve until told to stop, or until the supervisor is gone."""
-        snapshot_at = cron_at = self._loop.time()
+        snapshot_at = cron_at = spans_at = self._loop.time()
         while not self._stopped.done():
-            await asyncio.wait([self._stopped], timeout=max(0.0, min(snapshot_at, cron_at) - self._loop.time()))
+            until = min(snapshot_at, cron_at, spans_at)
+            await asyncio.wait([self._stopped], timeout=max(0.0, until - self._loop.time()))
             now = self._loop.time()
+            if now >= spans_at:
+                self._tracer.flush()
+                spans_at = now + (_SPANS_INTERVAL_S if self._tracer.enabled else _CRON_INTERVAL_S)
             if now >= snapshot_at:
-                if not self._link.backed_up:  # the next one says it all
+                if not self._link.packets_waiting:  # the next one says it all
                     self._send_snapshot()
                 snapshot_at = now + _SNAPSHOT_INTERVAL_S
             if now >= cron_at:
@@ -76,6 +89,7 @@ class Worker:
         if self._relay is not None:
             for session in list(self._relay.sessions):
                 session.close()
+        self._tracer.flush()
         self._send_snapshot()
         await self._link.flushed(_LAST_WORDS_S)
         self._link.close()
@@ -100,19 +114,28 @@ class Worker:
         self._renamed = body.get("rename", {})
         self._ledger.enabled = self._settings["ledger"]
         self._relay = Relay(
-            self._loop, self._table, self._ledger, body["engine_socket"], self._settings["engine_timeout"]
+            self._loop, self._table, self._ledger, self._tracer, body["engine_socket"], self._settings["engine_timeout"]
         )
+        self._relay.auth_required = self._settings["auth_required"]
+        self._trace_context = body["trace_context"]
+        if body["tracing"] is not None:
+            self._tracer.configure(body["tracing"], fds[1])
+        else:
+            os.close(fds[1])
         count = ClientCount(fds[0], body["worker"])
         self._special = Special(self._link, self._settings, body["config_values"], count)
         self._relay.special = self._special
         self._relay.on_unknown = self._unknown
         self._listener = Listener(self._relay, self._link, self._settings, count)
         self._relay.on_closed = self._listener.closed
-        self._listener.replace(_sockets(body["listeners"], fds[1:]))
+        self._listener.replace(_sockets(body["listeners"], fds[2:]))
 
     def _on_commands(self, body: Body, _fds: list[int]) -> None:
         self._table.update(body["commands"] or TABLE_WITHOUT_ENGINE, HELD, self._renamed)
+        if self._trace_context:
+            self._table.update([("traceparent", [])])
         self._ledger.names_grew()
+        self._tracer.names_grew(self._table.first_keys)
         if not self._told_ready:
             assert self._listener is not None
             self._told_ready = True
@@ -129,6 +152,8 @@ class Worker:
         assert self._special is not None
         self._settings.update(body["settings"])
         self._special.config_values = body["config_values"]
+        if self._relay is not None:
+            self._relay.auth_required = self._settings["auth_required"]
 
     def _on_judge_again(self, _body: Body, _fds: list[int]) -> None:
         """The engine starts anew, perhaps without a password: strangers that wait for it must be judged by that."""
@@ -193,8 +218,16 @@ class Worker:
         if self._relay is not None and self._listener is not None:
             gauges = [("commands.in_flight", "", self._relay.in_flight)]
             gauges += [("connections", transport, n) for transport, n in self._listener.by_transport.items()]
+        for reason, dropped in self._tracer.take_drops().items():
+            self._ledger.count("spans.dropped", reason, dropped)
         for frame in self._ledger.snapshot(gauges):
-            self._link.send_snapshot(frame)
+            self._link.send_figures(frame)
+
+    def _send_spans(self, packet: bytes) -> None:
+        if self._link.packets_waiting < _PACKETS_MOST:
+            self._link.send_figures(packet)
+        else:
+            self._ledger.count("spans.dropped", "link_full", spans_in(packet))
 
     def _fault(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A fault of ours: it goes to the log, and the worker goes on."""

@@ -83,6 +83,13 @@ def test_every_setting_is_read_from_each_source(tmp_path: Path) -> None:
         "http-bind": ("::", "::"),
         "log-format": ("Console", "console"),
         "ledger": ("off", False),
+        "slow-threshold": ("500us", 0.0005),
+        "trace-context": ("off", False),
+        "trace-exclude": ('"ping, client *"', ("PING", "CLIENT *")),
+        "trace-keys": ("hash", "hash"),
+        "trace-budget-remote": ("5", 5),
+        "trace-budget-root": ("6", 6),
+        "trace-budget-kept": ("0", 0),
         "drain-timeout": ("3", 3.0),
     }
     assert values.keys() == {setting.name for setting in SETTINGS}
@@ -91,8 +98,8 @@ def test_every_setting_is_read_from_each_source(tmp_path: Path) -> None:
         conf = tmp_path / f"{setting.name}.conf"
         conf.write_text(f"{setting.conf_name} {text}\n")
         for configuration in (
-            load(setting.argument, text),
-            load(environment={setting.environment: text}),
+            load(setting.argument, text.strip('"')),
+            load(environment={setting.environment: text.strip('"')}),
             load(str(conf)),
         ):
             assert getattr(configuration.sidecar, setting.name.replace("-", "_")) == value

@@ -378,3 +378,22 @@ def test_a_reader_that_comes_back_learns_in_the_logs_own_form_what_it_has_missed
     assert [record["message"] for record in kept] == [str(i) for i in range(len(kept))]
     assert (loss["level"], loss["severity_number"], loss["lines"]) == ("warning", 13, said - len(kept))
     assert loss["message"] == f"Log lines were lost because nobody read them: {said - len(kept)}."
+
+
+def test_an_exporter_gets_the_same_records_as_the_reader_and_none_below_the_level(pipe: Output) -> None:
+    got: list[dict[str, Any]] = []
+
+    def exporter(record: Any) -> None:
+        got.append(dict(record))
+
+    logs.configure(stdout=pipe.writing, level="notice")
+    logs.exporters_complete()  # what other tests have said is none of ours
+    logs.add_exporter(exporter)
+    try:
+        logs.get_logger().verbose("test.event", "Too much.")
+        logs.get_logger().warning("test.event", "Look.", trace_id="0af7651916cd43dd8448eb211c80319c", count=3)
+    finally:
+        logs.remove_exporter(exporter)
+    logs.get_logger().warning("test.event", "Too late.")
+    assert got == pipe.records()[:1]
+    assert list(got[0])[:5] == ["timestamp", "level", "severity_number", "event_name", "message"]

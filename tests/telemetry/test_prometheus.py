@@ -11,9 +11,13 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from telemetry import names
+from telemetry.exemplars import Exemplars
+from telemetry.figures import Figures
+from telemetry.otlp.stats import ExportStats
 from telemetry.prometheus import registry, render
 from telemetry.totals import Totals
 from tests.telemetry.frames import command, counter, frame, gauge, outcome
@@ -35,6 +39,10 @@ class FakeFacts:
 
     def processes(self) -> Mapping[str, Sequence[int]]:
         return self.pids
+
+
+def figures(totals: Totals, facts: FakeFacts) -> Figures:
+    return Figures(totals, facts, ExportStats())
 
 
 def busy_totals() -> Totals:
@@ -62,7 +70,7 @@ def busy_totals() -> Totals:
 def samples(
     totals: Totals, facts: FakeFacts, accept: str, parse: Parse
 ) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    body, _ = render(registry(totals, facts), accept)
+    body, _ = render(registry(figures(totals, facts)), accept)
     found: list[Sample] = [sample for family in parse(body.decode()) for sample in family.samples]
     result = {(sample.name, frozenset(sample.labels.items())): sample.value for sample in found}
     assert len(result) == len(found), "a series was written twice"
@@ -148,7 +156,7 @@ def test_a_server_that_has_done_nothing_yet_shows_zeros(accept: str, parse: Pars
 
 @FORMATS
 def test_the_text_says_what_the_librarys_own_writer_would_say(accept: str, parse: Parse) -> None:
-    metrics = registry(busy_totals(), FakeFacts())
+    metrics = registry(figures(busy_totals(), FakeFacts()))
     body, content_type = render(metrics, accept)
     encoder, expected_type = choose_encoder(accept)
     assert content_type == expected_type
@@ -156,11 +164,12 @@ def test_the_text_says_what_the_librarys_own_writer_would_say(accept: str, parse
 
 
 def test_every_instrument_of_the_table_is_a_family_with_its_type_and_unit() -> None:
-    families = {family.name: family for family in registry(busy_totals(), FakeFacts()).collect()}
-    assert list(families) == [instrument.prometheus for instrument in names.INSTRUMENTS]
-    for instrument in names.INSTRUMENTS:
+    families = {family.name: family for family in registry(figures(busy_totals(), FakeFacts())).collect()}
+    shown = [instrument for instrument in names.INSTRUMENTS if instrument.prometheus]
+    assert list(families) == [instrument.prometheus for instrument in shown]
+    for instrument in shown:
         family = families[instrument.prometheus]
-        assert (family.type, family.unit) == (instrument.kind, instrument.prometheus_unit)
+        assert (family.type, family.unit) == (instrument.prometheus_type, instrument.prometheus_unit)
         for sample in family.samples:
             assert sample.labels.keys() - {"le"} == set(instrument.labels)
 
@@ -182,7 +191,7 @@ def test_every_instrument_of_the_table_is_a_family_with_its_type_and_unit() -> N
     ],
 )
 def test_a_scraper_gets_the_format_it_asks_for_and_plain_text_otherwise(accept: str, content_type: str) -> None:
-    body, answered = render(registry(Totals(), FakeFacts()), accept)
+    body, answered = render(registry(figures(Totals(), FakeFacts())), accept)
     assert answered.startswith(content_type)
     assert body.endswith(b"# EOF\n") == answered.startswith("application/openmetrics-text")
 
@@ -199,7 +208,7 @@ def test_processes_show_memory_and_cpu_time_by_role() -> None:
 def test_cpu_time_never_goes_down_when_a_process_ends() -> None:
     burn = "import time\nwhile time.process_time() < 0.1: pass\nprint('burnt', flush=True)\ninput()"
     facts = FakeFacts()
-    metrics = registry(Totals(), facts)
+    metrics = registry(figures(Totals(), facts))
 
     def cpu_s_and_memory() -> tuple[float, float]:
         found = {
@@ -225,3 +234,77 @@ def test_cpu_time_never_goes_down_when_a_process_ends() -> None:
     assert cpu_s_and_memory()[0] > alive_s
     facts.pids = {}
     assert cpu_s_and_memory()[1] == 0
+
+
+@FORMATS
+def test_losses_of_export_appear_and_those_of_workers_are_added(accept: str, parse: Parse) -> None:
+    totals, stats = Totals(), ExportStats()
+    totals.apply(1, frame(counter("spans.dropped", 5, "budget_roots"), counter("spans.dropped", 2, "queue_full")))
+    stats.drop("queue_full", 3)
+    stats.fail("traces", "unavailable", 4)
+    stats.set_queue("logs", 7)
+    body, _ = render(registry(Figures(totals, FakeFacts(), stats)), accept)
+    found = {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in parse(body.decode())
+        for sample in family.samples
+    }
+    expected = {
+        at("valkey_sidecar_spans_dropped_total", reason="budget_roots"): 5,
+        at("valkey_sidecar_spans_dropped_total", reason="queue_full"): 5,
+        at("valkey_sidecar_export_failures_total", signal="traces", reason="unavailable"): 4,
+        at("valkey_sidecar_queue_size", signal="logs"): 7,
+    }
+    assert {key: found.get(key) for key in expected} == expected
+
+
+def marked() -> Exemplars:
+    """One exemplar of GET in the bucket up to 20 µs, one of GET in the unbounded bucket."""
+    clock_ns = iter(range(10**12, 10**13, 10**9))
+    exemplars = Exemplars(clock_ns=lambda: next(clock_ns))
+    for duration_ns, end_unix_ns in ((20_000, 1_690_000_000_123_999_999), (5_000_000_001, 1_690_000_000_999_999_999)):
+        exemplars.offer("GET", "", duration_ns, end_unix_ns, bytes(range(16)), b"\xff" * 8)
+    exemplars.offer("NEVER COUNTED", "", 1, 1, bytes(16), bytes(8))
+    return exemplars
+
+
+def test_openmetrics_shows_exemplars_at_their_buckets_to_every_scrape() -> None:
+    exemplars = marked()
+    metrics = registry(figures(busy_totals(), FakeFacts()), exemplars)
+    for _scrape in range(2):
+        text = render(metrics, OPENMETRICS)[0].decode()
+        found = {
+            (sample.labels["db_operation_name"], sample.labels["error_type"], sample.labels["le"]): sample.exemplar
+            for family in parse_openmetrics(text)
+            for sample in family.samples
+            if sample.exemplar is not None
+        }
+        ids = {"trace_id": "000102030405060708090a0b0c0d0e0f", "span_id": "ffffffffffffffff"}
+        assert found.keys() == {("GET", "", "2e-05"), ("GET", "", "+Inf")}
+        fast, slow = found["GET", "", "2e-05"], found["GET", "", "+Inf"]
+        assert (fast.labels, fast.value, float(fast.timestamp)) == (ids, 2e-05, 1_690_000_000.123)
+        assert (slow.labels, slow.value, float(slow.timestamp)) == (ids, 5.000000001, 1_690_000_000.999)
+
+
+def test_the_older_text_format_has_no_exemplars() -> None:
+    plain, with_exemplars = (registry(figures(busy_totals(), FakeFacts()), marks) for marks in (None, marked()))
+    assert render(with_exemplars, "")[0] == render(plain, "")[0]
+    assert b" # " not in render(with_exemplars, "")[0]
+
+
+def test_exemplars_are_spelt_as_the_librarys_own_writer_spells_them() -> None:
+    metrics = registry(figures(busy_totals(), FakeFacts()), marked())
+    body = render(metrics, OPENMETRICS)[0]
+    encoder, _ = choose_encoder(OPENMETRICS)
+    assert list(parse_openmetrics(body.decode())) == list(parse_openmetrics(encoder(metrics).decode()))
+
+
+def test_further_collectors_are_shown_after_ours() -> None:
+    class Further(Collector):
+        def collect(self) -> Iterable[Metric]:
+            family = Metric("redis_up", "Whether the engine answers.", "gauge")
+            family.add_sample("redis_up", {}, 1)
+            yield family
+
+    body, _ = render(registry(figures(Totals(), FakeFacts()), None, Further()), "")
+    assert body.endswith(b"# HELP redis_up Whether the engine answers.\n# TYPE redis_up gauge\nredis_up 1\n")

@@ -17,6 +17,8 @@ from prometheus_client.registry import CollectorRegistry
 
 from sidecar.control.http import create_app, serve
 from telemetry import prometheus
+from telemetry.figures import Figures
+from telemetry.otlp.stats import ExportStats
 from telemetry.totals import Totals
 from tests.telemetry.frames import frame, outcome
 
@@ -35,7 +37,7 @@ class FakeState:
     refreshing: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
-        self.registry: CollectorRegistry = prometheus.registry(self.totals, FakeFacts())
+        self.registry: CollectorRegistry = prometheus.registry(Figures(self.totals, FakeFacts(), ExportStats()))
 
     def ready(self) -> tuple[bool, str]:
         return self.answer

@@ -22,6 +22,10 @@ _OURS = {
     "PING",
     "CLIENT SETINFO",
     "CONFIG RESETSTAT",
+    "CONFIG GET",
+    "SLOWLOG GET",
+    "SLOWLOG LEN",
+    "LATENCY LATEST",
 }
 
 

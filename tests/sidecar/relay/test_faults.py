@@ -15,6 +15,7 @@ from sidecar.relay.plan import Plan
 from sidecar.relay.session import Session
 from sidecar.relay.shared import Relay
 from telemetry.ledger import Ledger
+from telemetry.spans import Tracer
 from tests.conftest import Start
 from tests.sidecar.relay.test_transparency import lines
 
@@ -58,14 +59,14 @@ def test_a_fault_closes_its_session_and_no_other(tmp_path: Path, start_bare: Sta
         loop.set_exception_handler(lambda _loop, context: faults.append(context))
         table = CommandTable()
         table.update([("get", []), ("config", []), ("config|get", [])], {"CONFIG GET"})
-        relay = Relay(loop, table, Ledger(table.names), engine)
+        relay = Relay(loop, table, Ledger(table.names), Tracer(table.names), engine)
         relay.special = FAULTS[where]()  # type: ignore[assignment]
 
         def connect() -> socket.socket:
             ours, theirs = socket.socketpair()
             ours.setblocking(False)
             theirs.setblocking(False)
-            Session(relay, ours, "peer", "local", "unix", True).start()
+            Session(relay, ours, "/tmp/peer:0", "/tmp/peer:0", "unix", True).start()
             return theirs
 
         async def receive(client: socket.socket) -> bytes:

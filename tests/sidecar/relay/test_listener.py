@@ -14,6 +14,7 @@ from sidecar.relay.listener import PROTECTED_ERROR, ClientCount, Listener
 from sidecar.relay.shared import Relay
 from sidecar.workers import ConnectionCounts
 from telemetry.ledger import Ledger
+from telemetry.spans import Tracer
 from tests.conftest import PATIENCE_S, Start, receive
 
 
@@ -57,7 +58,7 @@ def test_a_listener_that_could_not_accept_tries_again_but_not_while_it_is_told_t
 
     async def main() -> None:
         table = CommandTable()
-        relay = Relay(asyncio.get_running_loop(), table, Ledger(table.names), "")
+        relay = Relay(asyncio.get_running_loop(), table, Ledger(table.names), Tracer(table.names), "")
         counts = ConnectionCounts()
         listener = Listener(relay, Silence(), {}, ClientCount(os.dup(counts.fd), 0))  # type: ignore[arg-type]
         crowded = Crowded()

@@ -12,6 +12,7 @@ from sidecar.relay.listener import ClientCount, Listener
 from sidecar.relay.shared import Relay
 from sidecar.workers import ConnectionCounts
 from telemetry.ledger import Ledger
+from telemetry.spans import Tracer
 
 
 class Door:
@@ -46,7 +47,7 @@ def test_clients_have_no_delay_and_the_keepalive_that_was_asked_for(keepalive: i
     async def main() -> None:
         loop = asyncio.get_running_loop()
         table = CommandTable()
-        relay = Relay(loop, table, Ledger(table.names), "no engine")
+        relay = Relay(loop, table, Ledger(table.names), Tracer(table.names), "no engine")
         settings = {"tcp_keepalive": keepalive, "maxclients": 10, "protected_mode": False}
         count = ClientCount(os.dup(ConnectionCounts().fd), 0)
         listener = Listener(relay, None, settings, count)  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ from sidecar.relay.shared import Relay
 from sidecar.relay.special import HELD, Special
 from sidecar.workers import ConnectionCounts
 from telemetry.ledger import Ledger
+from telemetry.spans import Tracer
 from tests.conftest import PATIENCE_S, Server, launch_bare
 from tests.sidecar.relay.test_transparency import CONVERSATIONS, END, converse, settled
 
@@ -109,7 +110,7 @@ async def converse_split(engine: str, table: CommandTable, path: str, data: byte
     loop = asyncio.get_running_loop()
     faults: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _loop, context: faults.append(context))
-    relay = Relay(loop, table, Ledger(table.names), path)
+    relay = Relay(loop, table, Ledger(table.names), Tracer(table.names), path)
     count = ClientCount(os.dup(ConnectionCounts().fd), 0)
     relay.special = Special(Supervisor(), _SETTINGS, {}, count)  # type: ignore[arg-type]
     ours, client = socket.socketpair()

@@ -1,0 +1,1 @@
+"""Programs that show valkey-sidecar at work. The server never imports them."""

@@ -1,0 +1,44 @@
+"""INFO and CONFIG as a client of our port sees them.
+
+Owns the corrections of the engine's answers: it has no port, a limit of clients above ours, and our own connection
+among its clients. Never asks the engine. settings is always the workers' `settings`; config_values is what CONFIG GET
+shows for the directives that are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def our_info(text: bytes, settings: Mapping[str, Any], rejected: int) -> bytes:
+    """INFO's text. rejected: connections that our workers refused; the engine never refuses one."""
+    lines = []
+    for line in text.split(b"\r\n"):
+        name, colon, value = line.partition(b":")
+        if not colon:
+            lines.append(line)
+        elif name == b"tcp_port":
+            lines.append(b"tcp_port:%d" % settings["port"])
+        elif name == b"config_file":
+            lines.append(b"config_file:" + settings["config_file"].encode("utf-8", "surrogateescape"))
+        elif name == b"maxclients":
+            lines.append(b"maxclients:%d" % settings["maxclients"])
+        elif name == b"connected_clients":
+            lines.append(b"connected_clients:%d" % max(0, int(value) - settings["own_connections"]))
+        elif name == b"rejected_connections":
+            lines.append(b"rejected_connections:%d" % rejected)
+        elif name.startswith(b"listener"):  # the engine has one: its Unix socket
+            listeners = enumerate(settings["info_listeners"])
+            lines.extend(b"listener%d:%b" % (i, listener.encode()) for i, listener in listeners)
+        else:
+            lines.append(line)
+    return b"\r\n".join(lines)
+
+
+def our_config(name: str, value: str, settings: Mapping[str, Any], config_values: Mapping[str, str]) -> str:
+    """The value that CONFIG GET shows for a setting of which the engine says this."""
+    # The engine announces our port because the user has it announce the port that it listens on.
+    if value == settings["injected"].get(name.replace("slave", "replica"), 0):
+        return "0"
+    return config_values.get(name, value)

@@ -1,0 +1,54 @@
+"""What a client's own commands change in how its spans show it: database, user, name, library.
+
+Owns reading it from their arguments. Whether the engine agrees, the route sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sidecar.relay.plan import word
+
+Changes = tuple[tuple[str, str | int], ...]
+
+
+def changes(args: Sequence[bytes] | None) -> Changes:
+    """What the success of SELECT, AUTH, HELLO, CLIENT SETNAME or CLIENT SETINFO changes, by field."""
+    if not args:
+        return ()
+    name = word(args[0])
+    if name == b"select" and len(args) == 2 and args[1].isdigit() and len(args[1]) < 10:
+        return (("database", int(args[1])),)
+    if name == b"auth" and len(args) in (2, 3):
+        return (("user", _user(args[1]) if len(args) == 3 else ""),)
+    if name == b"hello":
+        return tuple(_hello(args))
+    if name == b"client" and len(args) == 3 and word(args[1]) == b"setname":
+        return (("name", _text(args[2])),)
+    if name == b"client" and len(args) == 4 and word(args[2]) in (b"lib-name", b"lib-ver"):
+        return ((word(args[2]).decode(), _text(args[3])),)
+    return ()
+
+
+def _hello(args: Sequence[bytes]) -> Changes:
+    found: list[tuple[str, str | int]] = []
+    at = 2
+    while at < len(args):
+        option = word(args[at])
+        if option == b"auth" and at + 2 < len(args):
+            found.append(("user", _user(args[at + 1])))
+            at += 3
+        elif option == b"setname" and at + 1 < len(args):
+            found.append(("name", _text(args[at + 1])))
+            at += 2
+        else:
+            break
+    return tuple(found)
+
+
+def _user(name: bytes) -> str:
+    return "" if name == b"default" else _text(name)
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")

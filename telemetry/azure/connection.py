@@ -1,0 +1,55 @@
+"""The connection string of an Application Insights resource.
+
+Owns what is checked of it before any library sees it. Never shows the string, nor a part of it but the host's name: it
+holds the instrumentation key.
+
+    InstrumentationKey=00000000-0000-0000-0000-000000000000;IngestionEndpoint=https://westeurope-5.in.example/
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+VARIABLE = "APPLICATIONINSIGHTS_CONNECTION_STRING"
+
+
+class ConnectionStringError(ValueError):
+    """It cannot be used. The text says why without showing it."""
+
+
+@dataclass(frozen=True, repr=False)
+class Connection:
+    """A checked connection string. `host`: where telemetry goes, to be told to people."""
+
+    string: str
+    host: str
+
+
+def check(text: str) -> Connection:
+    """The string in the one form that the exporter takes. Raises ConnectionStringError."""
+    parts: dict[str, str] = {}
+    for pair in filter(str.strip, text.split(";")):
+        name, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not name or "=" in value:
+            raise ConnectionStringError("it must be a list of name=value pairs with semicolons between them")
+        parts[name.lower()] = value
+    key = parts.get("instrumentationkey", "")
+    try:
+        parts["instrumentationkey"] = str(uuid.UUID(key))
+    except ValueError:
+        problem = "is not a UUID" if key else "is missing"
+        raise ConnectionStringError(f"its InstrumentationKey {problem}") from None
+    if parts.get("authorization", "ikey").lower() != "ikey":
+        raise ConnectionStringError("its Authorization must be ikey")
+    endpoint = parts.get("ingestionendpoint", "")
+    try:
+        url = urlsplit(endpoint)
+        valid = not endpoint or (url.scheme in ("http", "https") and url.hostname is not None and url.port != 0)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ConnectionStringError("its IngestionEndpoint is not an http or https address")
+    string = ";".join(f"{name}={value}" for name, value in parts.items())
+    return Connection(string, url.hostname or parts.get("endpointsuffix") or "the global endpoint")

@@ -1,0 +1,46 @@
+"""Takes what a client has sent out of an error reply's text. Owns the rule; never changes the error's first word.
+
+Valkey puts arguments into quotes, or behind "with args beginning with": both may be keys, values and passwords.
+
+    >>> redact("ERR unknown command 'SECRET', with args beginning with: 'a' 'b' ")
+    "ERR unknown command '?'"
+    >>> redact("MISCONF Valkey is configured to save RDB snapshots, but it's currently unable to persist to disk.")
+    "MISCONF Valkey is configured to save RDB snapshots, but it's currently unable to persist to disk."
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_ARGUMENTS: Final = ", with args beginning with"
+# An apostrophe inside a word opens nothing.
+_OPENING: Final = re.compile(r"""(?<!\w)'|"|`""")
+
+
+def redact(text: str) -> str:
+    """The text with `?` for everything between quotes.
+
+    An argument may hold quotes itself: what one opens reaches to the last one of its kind that can close it, and to the
+    text's end when none can.
+    """
+    text = text.partition(_ARGUMENTS)[0]
+    parts = []
+    at = 0
+    while (opening := _OPENING.search(text, at)) is not None:
+        quote = opening[0]
+        parts += [text[at : opening.end()], "?"]
+        at = _closing(text, quote, opening.end())
+        if at < 0:
+            return "".join(parts)
+        parts.append(quote)
+        at += 1
+    return "".join([*parts, text[at:]])
+
+
+def _closing(text: str, quote: str, start: int) -> int:
+    """Where the last quote stands that is followed by no word; -1: nowhere."""
+    at = text.rfind(quote, start)
+    while at >= 0 and text[at + 1 : at + 2].isalnum():
+        at = text.rfind(quote, start, at)
+    return at

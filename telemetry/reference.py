@@ -1,0 +1,226 @@
+"""docs/telemetry.md, made from the tables that the code itself uses.
+
+Owns the page's prose and layout; never adds a name, a unit or a default that is not in a table.
+
+    python -m telemetry.reference > docs/telemetry.md
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Final
+
+from telemetry import names
+from telemetry.engine.table import ROWS, Row
+from telemetry.housekeeping import HOUSEKEEPING
+from telemetry.names import Instrument
+from telemetry.reference_variables import VARIABLES, Variable
+
+_START: Final = """\
+# Telemetry
+
+<!-- Made by `python -m telemetry.reference > docs/telemetry.md`: change the tables, not this page. -->
+
+Every command becomes a span and a metric. Prometheus reads the metrics at `/metrics`, always. Spans, metrics and logs
+go to any receiver of OpenTelemetry's protocol (a Collector, the Aspire dashboard, a vendor) as soon as you say where
+it is:
+
+    OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 valkey-sidecar
+
+Nothing is sent while no endpoint is set and none is asked for. All of it happens outside the processes that carry
+commands: a receiver that is slow, away or broken delays no command. What is lost is counted, in
+`valkey.sidecar.spans.dropped` and `valkey.sidecar.export.failures`, and said in the log once, not once per attempt.
+
+What you can set is below ([OpenTelemetry's variables](#environment-variables)) and in [settings.md](settings.md)
+(our own).
+"""
+_SPANS: Final = """
+## Spans
+
+A command is a span of kind SERVER whose name is the command: `GET`, `CONFIG GET`. It begins when the command's last
+byte was read and ends with the last byte of its reply, so it includes the time in which it waited for the engine. Its
+parent is the span that the client named with `TRACEPARENT`; without one it is the root of a trace of its own.
+
+Commands that belong together are shown together:
+
+- **Pipelines.** Two or more commands that arrive in one read are one SERVER span `PIPELINE`, and each of them an
+  INTERNAL span below it, 128 at most; the others are summed up in the attributes of the parent. So are commands that
+  were given one context together (`TRACEPARENT … COUNT n`). A command with a context of its own is in no pipeline.
+- **Transactions.** `MULTI` to `EXEC` are one SERVER span `MULTI`, with the queued commands below it. Each has its own
+  result.
+
+A command that failed has the status ERROR with the engine's text, in which arguments are left out. Spans never hold
+values, and keys only if `--sidecar-trace-keys` asks for them.
+
+| attribute | type | when | meaning |
+|---|---|---|---|
+"""
+_HOUSEKEEPING: Final = """
+### Commands without a span
+
+Clients send some commands by themselves. These have no span and a context passes over them (`--sidecar-trace-exclude`
+changes the list); metrics count them all:
+
+"""
+_OWN_KEYS: Final = """
+
+The same holds for StackExchange.Redis' own keys and channels, `__Booksleeve_*`.
+
+### How many spans are sent
+
+`OTEL_TRACES_SAMPLER` decides, as the specification says. Whatever it says, commands that failed and commands slower
+than `--sidecar-slow-threshold` are kept, marked with `valkey.kept`; blocking commands are not slow because they wait.
+
+A cache answers more commands than anybody wants to read about. As long as no ratio is asked for, budgets bound the
+spans:
+
+| setting | spans a second | in a burst | which spans |
+|---|---|---|---|
+"""
+_DROPS: Final = """
+Every span that is not sent is counted in `valkey.sidecar.spans.dropped`, by reason:
+
+| reason | spans that were not sent because … |
+|---|---|
+"""
+_METRICS: Final = """
+## Metrics
+
+The same figures go out over OTLP and stand at `/metrics`, under the names below. An attribute that is absent in OTLP
+is an empty label in Prometheus, and labels have underscores for dots (`db_operation_name`). All workers together are
+one instance, whose sums never go down, even when a worker dies.
+
+- `valkey.command.calls` counts every command once, at its reply. `valkey.command.duration` has those with a duration
+  of their own: not those queued in a transaction, blocked, or without a reply.
+- Commands that the engine does not know are `_OTHER`. So are error codes that do not look like one, and those beyond
+  64 of them.
+- Hits and misses are read from replies: `nil` for `HGET` is a miss although its key may exist. The engine's own
+  `redis.keyspace.hits` stands beside it.
+- Sums over OTLP are cumulative since the server's start, unless `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`
+  says otherwise. Histograms have explicit buckets.
+- `valkey.command.duration` has exemplars: in each second, the slowest command that has a span. Prometheus gets them
+  if it asks for OpenMetrics (`--enable-feature=exemplar-storage`).
+"""
+_OVERVIEW: Final = """
+What to look at first: one number each, over the last export interval. A gauge that has nothing to say, such as a
+latency without commands, is absent. Prometheus computes these itself, for example `histogram_quantile(0.99, sum by
+(le) (rate(valkey_command_duration_seconds_bucket[1m])))`.
+"""
+_ENGINE: Final = """
+## The engine's metrics
+
+Scope `valkey.engine`: the engine's own figures, read from `INFO`, over OTLP under the names of the OpenTelemetry
+Collector's redis receiver, at `/metrics` under those of redis_exporter, so that their dashboards work unchanged.
+Counters begin anew when the engine is started again. A figure that the engine does not tell is absent.
+"""
+_LOGS: Final = """
+## Logs
+
+One event is one sentence, a stable `event_name` and its details as attributes. Over OTLP the levels have these
+severity numbers:
+
+| level | severity number |
+|---|---|
+"""
+_VARIABLES: Final = """
+## Environment variables
+
+As OpenTelemetry's specification has them; a variable that is empty counts as not set, and a value that cannot be used
+is told in the log once, and the default is used. Where *signal* stands, `OTEL_EXPORTER_OTLP_TRACES_…`, `_METRICS_…`
+and `_LOGS_…` exist, too, and count before the general one.
+"""
+
+_SCOPES: Final = {
+    names.COMMANDS: "",
+    names.CLIENTS: "",
+    names.OVERVIEW: _OVERVIEW,
+    names.SIDECAR: "",
+}
+_INSTRUMENT_HEAD: Final = """
+| metric | kind | unit | attributes | at /metrics | meaning |
+|---|---|---|---|---|---|
+"""
+_ENGINE_HEAD: Final = """
+| OTLP | kind | unit | attributes | at /metrics | meaning |
+|---|---|---|---|---|---|
+"""
+_SAMPLE_SUFFIX: Final = {"counter": "_total", "info": "_info"}
+_NONE: Final = "–"
+
+
+def telemetry_page() -> str:
+    """The text of docs/telemetry.md."""
+    parts = [_START, _SPANS]
+    parts += _rows((f"`{a.name}`", a.type, a.when, a.meaning) for a in names.SPAN_ATTRIBUTES)
+    parts += [_HOUSEKEEPING, ", ".join(f"`{command}`" for command in HOUSEKEEPING) + ".", _OWN_KEYS]
+    parts += _rows((f"`--sidecar-{b.setting}`", f"{b.per_second:,}", f"{b.burst:,}", b.about) for b in names.BUDGETS)
+    parts.append(_DROPS)
+    parts += _rows((f"`{reason}`", meaning) for reason, meaning in names.DROP_REASONS.items())
+    parts += [_METRICS, f"\nUpper bounds of durations: {_bounds()}.\n"]
+    for scope, prose in _SCOPES.items():
+        parts += [f"\n### {scope}\n", prose, _INSTRUMENT_HEAD]
+        parts += _rows(_instrument(instrument) for instrument in names.INSTRUMENTS if instrument.scope == scope)
+    parts.append(_LOGS)
+    parts += _rows((level, str(number)) for level, number in names.SEVERITIES.items())
+    parts.append(_VARIABLES)
+    for title, variables in VARIABLES.items():
+        parts.append(f"\n### {title}\n\n| variable | default | meaning |\n|---|---|---|\n")
+        parts += _rows(_variable(variable) for variable in variables)
+    parts += [_ENGINE, _ENGINE_HEAD]
+    parts += _rows(dict.fromkeys(_engine(row) for row in ROWS))
+    return "".join(parts)
+
+
+def _rows(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    return [f"| {' | '.join(row)} |\n" for row in rows]
+
+
+def _instrument(instrument: Instrument) -> tuple[str, ...]:
+    kind, suffix = instrument.kind, _SAMPLE_SUFFIX.get(instrument.kind, "")
+    return (
+        _NONE if kind == "info" else f"`{instrument.name}`",
+        "up-down counter" if kind == "updowncounter" else kind,
+        _code(instrument.unit),
+        ", ".join(map(_code, instrument.attributes)) or _NONE,
+        _code(instrument.prometheus and instrument.prometheus + suffix),
+        instrument.description,
+    )
+
+
+def _engine(row: Row) -> tuple[str, ...]:
+    point, family = row.point, row.family
+    kind = point.kind if point is not None else family.kind if family is not None else ""
+    spelt = point.labels if point is not None else family.labels if family is not None else {}
+    return (
+        _NONE if point is None else f"`{point.name}`",
+        "up-down counter" if kind == "updowncounter" else kind,
+        _NONE if point is None else _code(point.unit),
+        ", ".join(map(_code, spelt)) or _NONE,
+        _NONE if family is None else f"`redis_{family.name}`",
+        row.description,
+    )
+
+
+def _variable(variable: Variable) -> tuple[str, ...]:
+    name = f"`{variable.name}`" + (", and per *signal*" if variable.per_signal else "")
+    return name, variable.default, variable.about
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else _NONE
+
+
+def _bounds() -> str:
+    """`10 µs, 20 µs, …, 1 ms, …, 5 s`."""
+    found = []
+    for bound_ns in names.DURATION_BOUNDS_NS:
+        for unit_ns, unit in ((names.NANOSECONDS, "s"), (1_000_000, "ms"), (1_000, "µs")):
+            if bound_ns >= unit_ns:
+                found.append(f"{bound_ns / unit_ns:g} {unit}")
+                break
+    return ", ".join(found)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(telemetry_page())

@@ -1,0 +1,160 @@
+"""One client's conversation through the compiled route, in front of a real engine, and the spans that it made."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import socket
+import termios
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sidecar import tracing
+from sidecar.engine import commandtable
+from sidecar.engine.connection import Connection
+from sidecar.relay.commands import CommandTable
+from sidecar.relay.listener import ClientCount
+from sidecar.relay.session import Session
+from sidecar.relay.shared import Relay
+from sidecar.relay.special import HELD, Special
+from sidecar.settings import SidecarSettings
+from sidecar.workers import ConnectionCounts
+from telemetry import spanpacket
+from telemetry.ledger import Ledger
+from telemetry.otlp.settings import Sampler
+from telemetry.spanpacket import Span
+from telemetry.spans import Tracer
+from tests.conftest import PATIENCE_S
+from tests.sidecar.relay.test_split_replies import _SETTINGS, Supervisor
+
+T = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+TRACE_ID = bytes.fromhex("0af7651916cd43dd8448eb211c80319c")
+PARENT_ID = bytes.fromhex("b7ad6b7169203331")
+
+ALWAYS_ON = Sampler()
+
+_NOTHING = bytes(4)
+"""In a socket's queue: the int 0."""
+
+
+def command(*words: str | bytes) -> bytes:
+    raw = [word if isinstance(word, bytes) else word.encode() for word in words]
+    return b"*%d\r\n" % len(raw) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in raw)
+
+
+def lines(text: str) -> bytes:
+    """Commands, one a line, as RESP."""
+    return b"".join(command(*line.split()) for line in text.strip().splitlines())
+
+
+@dataclass
+class Conversation:
+    """What came back for each part, the spans, and what was dropped."""
+
+    replies: list[bytes] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+    drops: dict[str, int] = field(default_factory=dict)
+
+    def named(self, name: str) -> list[Span]:
+        return [span for span in self.spans if span.name == name]
+
+    def one(self, name: str) -> Span:
+        (span,) = self.named(name)
+        return span
+
+    @property
+    def tree(self) -> list[str]:
+        """Every span as `parent > name`, in the order in which they ended."""
+        names = {span.span_id: span.name for span in self.spans}
+        return [f"{names.get(s.parent_id, 'remote')} > {s.name}" if s.flags & 1 else s.name for s in self.spans]
+
+
+Talk = Callable[..., Conversation]
+"""converse() with the engine of the test: parts as bytes, or as text with a command on each line."""
+
+
+async def read_table(path: str) -> CommandTable:
+    connection = await Connection.open(path)
+    try:
+        table = CommandTable()
+        table.update(await commandtable.read(connection), HELD)
+        table.update([("traceparent", [])])
+        return table
+    finally:
+        connection.close()
+
+
+class Tracing:
+    """A relay with a tracer, as a worker has one."""
+
+    def __init__(
+        self, engine: str, table: CommandTable, sampler: Sampler = ALWAYS_ON, *, exported: bool = True, **settings: Any
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.faults: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _loop, context: self.faults.append(context))
+        self.tracer = Tracer(table.names)
+        self.packets: list[bytes] = []
+        self.tracer.on_packet = self.packets.append
+        described = tracing.describe(SidecarSettings(**settings), sampler, exported=exported)
+        if described is not None:
+            self.tracer.configure(described, tracing.budgets_memory())
+        self.tracer.names_grew(table.first_keys)
+        self.ledger = Ledger(table.names)
+        self.relay = Relay(loop, table, self.ledger, self.tracer, engine)
+        count = ClientCount(os.dup(ConnectionCounts().fd), 0)
+        self.relay.special = Special(Supervisor(), dict(_SETTINGS), {}, count)  # type: ignore[arg-type]
+
+    def connect(self, peer: str = "192.0.2.1:5000", transport: str = "tcp") -> socket.socket:
+        ours, client = socket.socketpair()
+        ours.setblocking(False)
+        client.setblocking(False)
+        Session(self.relay, ours, peer, "192.0.2.9:6379", transport, True).start()
+        return client
+
+    async def say(self, client: socket.socket, data: bytes) -> bytes:
+        """Send in one write; what has come back when the relay has read it and nothing of it is in flight."""
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(client, data)
+        async with asyncio.timeout(PATIENCE_S):
+            while fcntl.ioctl(client, termios.TIOCOUTQ, _NOTHING) != _NOTHING or not self.relay.quiet:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        answer = bytearray()
+        with contextlib.suppress(BlockingIOError):
+            while chunk := client.recv(1 << 16):
+                answer += chunk
+        return bytes(answer)
+
+    async def settle(self) -> None:
+        """Until every session has ended."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.relay.sessions:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
+    def spans(self) -> list[Span]:
+        self.tracer.flush()
+        return [span for packet in self.packets for span in spanpacket.unpack(packet)]
+
+    def end(self) -> None:
+        self.relay.poller.close()
+        assert self.faults == []
+        assert self.relay.in_flight == 0
+
+
+async def converse(
+    engine: str, table: CommandTable, parts: Sequence[bytes], sampler: Sampler = ALWAYS_ON, **settings: Any
+) -> Conversation:
+    """Each part goes in one write; the next one when everything has been answered."""
+    traced = Tracing(engine, table, sampler, **settings)
+    conversation = Conversation()
+    with traced.connect() as client:
+        for part in parts:
+            conversation.replies.append(await traced.say(client, part))
+    await traced.settle()
+    conversation.spans = traced.spans()
+    conversation.drops = traced.tracer.take_drops()
+    traced.end()
+    return conversation

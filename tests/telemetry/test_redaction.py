@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from telemetry.redaction import redact
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("WRONGTYPE Operation against a key", "WRONGTYPE Operation against a key"),
+        ("ERR unknown command 'FOO', with args beginning with: 'secret' 'more' ", "ERR unknown command '?'"),
+        ("ERR unknown command `FOO`, with args beginning with: `secret`, ", "ERR unknown command `?`"),
+        ("ERR wrong number of arguments for 'get' command", "ERR wrong number of arguments for '?' command"),
+        ('ERR Unknown option "secret" near "more"', 'ERR Unknown option "?"'),
+        ("ERR Can't execute 'get': only SUBSCRIBE", "ERR Can't execute '?': only SUBSCRIBE"),
+        ("ERR no such key 'it's secret' here", "ERR no such key '?' here"),
+        ("ERR cut off 'secret and more", "ERR cut off '?"),
+        ('ERR cut off "secret', 'ERR cut off "?'),
+        ("ERR cut off `secret", "ERR cut off `?"),
+        ("ERR two\nlines 'secret\nmore' end", "ERR two\nlines '?' end"),
+        ("ERR two 'quotes' in 'secret' words", "ERR two '?' words"),
+        ("ERR empty ''", "ERR empty '?'"),
+        ("", ""),
+    ],
+)
+def test_what_is_quoted_is_not_shown(text: str, shown: str) -> None:
+    assert redact(text) == shown
+
+
+_WITHOUT_QUOTES = st.text(alphabet="ab0 ,:\n")
+_WITH_QUOTES = st.text(alphabet="ab0 ,:\n'\"`")
+_QUOTES = st.sampled_from("'\"`")
+
+
+@given(_QUOTES, _WITH_QUOTES, _WITH_QUOTES)
+def test_an_argument_in_quotes_never_shows(quote: str, before: str, after: str) -> None:
+    assert "secret" not in redact(f"ERR no {quote}{before}secret{after}{quote}")
+
+
+@given(_QUOTES, _WITHOUT_QUOTES, _WITHOUT_QUOTES)
+def test_an_argument_that_was_cut_off_never_shows(quote: str, before: str, after: str) -> None:
+    assert "secret" not in redact(f"ERR no {quote}{before}secret{after}")
