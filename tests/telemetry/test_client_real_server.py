@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import valkey
+import redis
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
+from redis.maint_notifications import MaintNotificationsConfig
 
 from telemetry.client import trace
 from tests.conftest import PATIENCE_S, Server, launch
@@ -211,7 +212,10 @@ class User:
 async def use(kind: Kind, port: int) -> Asked:
     """Eight threads or tasks with one client; what they have asked for."""
     asked = Asked()
-    async with opened(kind, port, client_name=str(kind)) as client:
+    options: dict[str, Any] = {"client_name": str(kind)}
+    if kind.library is redis and kind.protocol == 3:  # what it sends then is a test of its own
+        options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+    async with opened(kind, port, **options) as client:
         trace(client)
         users = [User(client, asked, number, f"{kind}:{number}") for number in range(_USERS)]
         if kind.is_async:
@@ -273,8 +277,46 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
 def untraced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
     with _traced(tmp_path_factory.mktemp("untraced"), "--sidecar-trace-context", "off") as untraced:
         yield untraced
+        untraced.server.stop()
+        assert untraced.receiver.spans
+        ours = untraced.all.trees.keys() | untraced.all.never
+        assert not [what(span) for span in untraced.receiver.spans if span.trace_id in ours]
 
 
 def test_every_span_has_the_parent_that_its_command_was_sent_under(kind: Kind, traced: Traced) -> None:
     asked = asyncio.run(use(kind, traced.server.port))
     compare(traced.come(asked), asked)
+
+
+def test_a_server_that_takes_no_contexts_serves_the_same_and_is_asked_once_a_connection(
+    kind: Kind, untraced: Traced
+) -> None:
+    def count() -> tuple[int, int]:
+        with untraced.server.client() as client:
+            stats = client.info("everything")
+        return stats["total_connections_received"], stats.get("errorstat_ERR", {"count": 0})["count"]
+
+    connections, refused = count()
+    asked = asyncio.run(use(kind, untraced.server.port))
+    more_connections, more_refused = count()
+    assert 0 < more_refused - refused < more_connections - connections
+    untraced.all.update(asked)
+
+
+@pytest.mark.xfail(
+    raises=AssertionError,
+    strict=True,
+    reason="a subcommand that the engine does not know is not taken for housekeeping",
+)
+def test_what_redis_py_sends_of_its_own_on_each_connection_is_housekeeping(tmp_path: Path) -> None:
+    asked = Asked()
+    with _traced(tmp_path) as traced, redis.Redis(port=traced.server.port, protocol=3) as client:
+        trace(client)  # CLIENT MAINT_NOTIFICATIONS, which Valkey has not
+        with asked.under("remote > GET a"):
+            client.get("a")
+        pipe = client.pipeline(transaction=False)
+        pipe.execute_command("CLIENT", "NONESUCH").get("a").get("b")
+        with asked.under("remote > PIPELINE of 2", "PIPELINE > GET a", "PIPELINE > GET b"):
+            pipe.execute(raise_on_error=False)
+        traced.server.stop()
+        compare(traced.receiver.spans, asked)
