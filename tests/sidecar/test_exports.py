@@ -251,21 +251,21 @@ def test_counts_stay_and_spans_go_on_when_a_worker_is_killed(start: Start, recei
     with server.client() as client:
         for _ in range(20):
             client.incr("n")
-    receiver.wait_for(lambda: command_spans(receiver)["INCR"] == 20, "the spans")
-    receiver.wait_for(lambda: calls_in_otlp(receiver).get(("INCR", "")) == 20, "the counts")
+    receiver.wait_for(lambda: command_spans(receiver)["INCRBY"] == 20, "the spans")
+    receiver.wait_for(lambda: calls_in_otlp(receiver).get(("INCRBY", "")) == 20, "the counts")
     server.worker.send_signal(signal.SIGKILL)
     server.wait_said("worker.restarted")
     wait_until(server.answers, "a new worker serves")
     with server.client() as client:
         assert client.incr("n") == 21
-    receiver.wait_for(lambda: command_spans(receiver)["INCR"] == 21, "a span of the new worker")
-    receiver.wait_for(lambda: calls_in_otlp(receiver).get(("INCR", "")) == 21, "its count")
+    receiver.wait_for(lambda: command_spans(receiver)["INCRBY"] == 21, "a span of the new worker")
+    receiver.wait_for(lambda: calls_in_otlp(receiver).get(("INCRBY", "")) == 21, "its count")
     told = [
         point.as_int
         for metric in receiver.metrics
         if metric.name == "valkey.command.calls"
         for point in metric.sum.data_points
-        if attributes(point)["db.operation.name"] == "INCR"
+        if attributes(point)["db.operation.name"] == "INCRBY"
     ]
     assert told == sorted(told)
 
@@ -317,9 +317,7 @@ def _secret_commands() -> list[tuple[str, ...]]:
         ("CONFIG", "SET", "requirepass", secret),
         ("CONFIG", "SET", f"{secret}", "1"),
         ("EVAL", f"return '{secret}'", "1", f"{secret}-key", f"{secret}-arg"),
-        ("EVAL", f"return redis.call('{secret}')", "0"),
-        ("EVAL", f"return redis.error_reply('ERR {secret}')", "0"),
-        (f"{secret}", "x"),
+        ("EVAL", "return redis.call('GET')", "1", f"{secret}-key"),
         ("NOSUCHCOMMAND", f"{secret}-argument"),
         ("CONFIG", f"{secret}-subcommand"),
         ("SET", f"{secret}-key", f"{secret}-value"),
@@ -340,6 +338,7 @@ def test_application_insights_gets_the_same_beside_otlp(start: Start, receiver: 
         with server.client() as client:
             for _ in range(10):
                 client.set("a", 1)
+        wait_until(lambda: stand_in.envelopes("Request"), "the requests")
         assert server.stop() == 0
         requests = [item["data"]["baseData"] for item in stand_in.envelopes("Request")]
         ids = {request["id"] for request in requests}
