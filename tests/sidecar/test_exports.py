@@ -120,6 +120,7 @@ def _aspire(tmp_path: Path, endpoint: str, protocol: str, key: str) -> dict[str,
         protocol,
         OTEL_EXPORTER_OTLP_HEADERS=f"x-otlp-api-key={key}",
         SSL_CERT_DIR=str(trusted),
+        SSL_CERT_FILE="",  # Aspire sets none; this machine may
     )
 
 
