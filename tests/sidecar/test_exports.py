@@ -153,6 +153,7 @@ def test_a_wrong_key_is_counted_and_said_once_and_never_shown(start: Start, tmp_
         assert server.stop() == 0
         told = Counter(event["signal"] for event in server.said("export.failed"))
         assert told == {"traces": 1, "metrics": 1, "logs": 1}
+        assert {request.signal for request in receiver.requests} == {"traces", "metrics", "logs"}
         assert receiver.accepted == []
         assert "a-wrong-key-of-ours" not in page + server.log_text()
 
@@ -319,6 +320,7 @@ def _secret_commands() -> list[tuple[str, ...]]:
         ("CONFIG", "SET", f"{secret}", "1"),
         ("EVAL", f"return '{secret}'", "1", f"{secret}-key", f"{secret}-arg"),
         ("EVAL", "return redis.call('GET')", "1", f"{secret}-key"),
+        (secret, "x"),
         ("NOSUCHCOMMAND", f"{secret}-argument"),
         ("CONFIG", f"{secret}-subcommand"),
         ("SET", f"{secret}-key", f"{secret}-value"),
