@@ -320,6 +320,8 @@ def _secret_commands() -> list[tuple[str, ...]]:
         ("CONFIG", "SET", f"{secret}", "1"),
         ("EVAL", f"return '{secret}'", "1", f"{secret}-key", f"{secret}-arg"),
         ("EVAL", "return redis.call('GET')", "1", f"{secret}-key"),
+        ("EVAL", f"return redis.error_reply('ERR {secret}')", "0"),
+        ("EVAL", f"return redis.call('{secret}', '{secret}')", "0"),
         (secret, "x"),
         ("NOSUCHCOMMAND", f"{secret}-argument"),
         ("CONFIG", f"{secret}-subcommand"),
