@@ -5,26 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+import valkey
+import valkey.asyncio
 
 from tests.conftest import Server
+from tests.telemetry.clients import KINDS, Kind, Spans
 from tests.telemetry.traceparent_relay import Relay
-
-
-class Spans:
-    """The application's spans."""
-
-    def __init__(self) -> None:
-        self.provider = TracerProvider()
-        self._exporter = InMemorySpanExporter()
-        self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.tracer = self.provider.get_tracer("application")
-
-    @property
-    def finished(self) -> list[ReadableSpan]:
-        return list(self._exporter.get_finished_spans())
 
 
 @pytest.fixture
@@ -39,3 +25,12 @@ def traced_server(bare: Server) -> Iterator[Relay]:
     """A server that understands TRACEPARENT and tells which context each command came under."""
     with Relay(bare.port) as relay:
         yield relay
+
+
+@pytest.fixture(params=KINDS, ids=str)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    kind: Kind = request.param
+    if kind.python_parser:  # what valkey-py does where libvalkey is not installed
+        monkeypatch.setattr(valkey.connection, "LIBVALKEY_AVAILABLE", False)
+        monkeypatch.setattr(valkey.asyncio.connection, "LIBVALKEY_AVAILABLE", False)
+    return kind

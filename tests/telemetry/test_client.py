@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import redis
@@ -21,72 +19,8 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, Trace
 
 from telemetry.client import trace, untrace
 from tests.conftest import PATIENCE_S, Server, Start
-from tests.telemetry.conftest import Spans
+from tests.telemetry.clients import Kind, Spans, done, opened, under
 from tests.telemetry.traceparent_relay import Relay
-
-
-class Kind(NamedTuple):
-    """One way to be a client."""
-
-    library: ModuleType
-    is_async: bool
-    protocol: int
-    python_parser: bool
-
-    def __str__(self) -> str:
-        words = [self.library.__name__, "asyncio" if self.is_async else "sync", f"RESP{self.protocol}"]
-        return "-".join([*words, "python"] if self.python_parser else words)
-
-    def client(self, port: int, **options: Any) -> Any:
-        """A client; `socket_timeout` shows a reply that went astray as an error, not as a test that hangs."""
-        options = {"port": port, "protocol": self.protocol, "socket_timeout": PATIENCE_S, **options}
-        name = self.library.__name__
-        module = sys.modules[f"{name}.asyncio"] if self.is_async else self.library
-        client = getattr(module, name.capitalize())(**options)
-        if self.python_parser:  # the library goes on to the one for RESP3 by itself
-            parser = valkey._parsers._AsyncRESP2Parser if self.is_async else valkey._parsers._RESP2Parser
-            client.connection_pool.connection_kwargs["parser_class"] = parser
-        return client
-
-
-# Without hiredis, redis-py's own parser is its Python one.
-KINDS = [
-    Kind(library, is_async, protocol, python_parser)
-    for library in (valkey, redis)
-    for is_async in (False, True)
-    for protocol in (2, 3)
-    for python_parser in ((False, True) if library is valkey else (False,))
-]
-
-
-@pytest.fixture(params=KINDS, ids=str)
-def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
-    kind: Kind = request.param
-    if kind.python_parser:  # what valkey-py does where libvalkey is not installed
-        monkeypatch.setattr(valkey.connection, "LIBVALKEY_AVAILABLE", False)
-        monkeypatch.setattr(valkey.asyncio.connection, "LIBVALKEY_AVAILABLE", False)
-    return kind
-
-
-@contextlib.asynccontextmanager
-async def opened(kind: Kind, port: int, **options: Any) -> AsyncIterator[Any]:
-    client = kind.client(port, **options)
-    try:
-        yield client
-    finally:
-        await done(client.aclose() if kind.is_async else client.close())
-
-
-async def done(value: Any) -> Any:
-    """The outcome of a call, be it sync or not: one test serves both."""
-    return await value if inspect.isawaitable(value) else value
-
-
-@contextlib.contextmanager
-def under(spans: Spans) -> Iterator[str]:
-    """A current span; its id in hex."""
-    with spans.tracer.start_as_current_span("request") as span:
-        yield f"{span.get_span_context().span_id:016x}"
 
 
 async def everything(client: Any) -> list[Any]:
@@ -397,89 +331,3 @@ def test_it_imports_neither_library_nor_an_sdk() -> None:
     modules = set(done.stdout.split())
     assert "opentelemetry.trace" in modules
     assert not {"valkey", "redis", "opentelemetry.sdk", "sidecar"} & modules
-
-
-# ---- client spans
-
-
-def test_client_spans_have_the_names_and_attributes_of_the_contract(
-    kind: Kind, traced_server: Relay, spans: Spans
-) -> None:
-    async def run() -> None:
-        async with opened(kind, traced_server.port, db=2) as client:
-            trace(client, client_spans=True, tracer_provider=spans.provider)
-            with under(spans) as request:
-                await done(client.set("a", "text"))
-                await done(client.config_get("port"))
-                await done(client.script_exists("0" * 40))
-                with pytest.raises((valkey.ResponseError, redis.ResponseError)):
-                    await done(client.lpush("a", "secret"))
-                pipe = client.pipeline(transaction=False)
-                await done(pipe.get("a").ping().strlen("a").execute())
-                pipe = client.pipeline()
-                await done(pipe.llen("l").lpush("a", "secret").execute(raise_on_error=False))
-        found = {span.name: span for span in spans.finished}
-        assert list(found) == ["SET", "SCRIPT EXISTS", "LPUSH", "PIPELINE", "MULTI", "request"]
-        one = found["SET"]
-        assert one.kind.name == "CLIENT"
-        assert one.parent is not None
-        assert f"{one.parent.span_id:016x}" == request
-        assert dict(one.attributes or {}) == {
-            "db.system": "valkey",
-            "db.system.name": "valkey",
-            "db.operation.name": "SET",
-            "db.namespace": "2",
-            "server.address": "localhost",
-            "server.port": traced_server.port,
-        }
-        for name, error in (("LPUSH", "WRONGTYPE"), ("MULTI", "WRONGTYPE")):
-            attributes = found[name].attributes or {}
-            assert attributes["error.type"] == attributes["db.response.status_code"] == error
-            assert found[name].status.status_code.name == "ERROR"
-            assert "secret" not in found[name].to_json()
-        assert one.status.status_code.name == "UNSET"
-        for name, size in (("PIPELINE", 2), ("MULTI", 2)):
-            assert (found[name].attributes or {})["db.operation.batch.size"] == size
-        for name, command in (("PIPELINE", "GET"), ("MULTI", "LLEN"), ("SET", "SET")):
-            assert traced_server.parents(command, 1) == [f"{found[name].context.span_id:016x}"]
-
-    asyncio.run(run())
-
-
-def test_client_spans_show_connections_that_fail(spans: Spans, traced_server: Relay) -> None:
-    client = trace(valkey.Valkey(port=traced_server.port), client_spans=True, tracer_provider=spans.provider)
-    client.get("a")
-
-    def wait_in_vain() -> None:
-        with contextlib.suppress(valkey.ConnectionError):
-            client.blpop(["nothing"])
-
-    reading = threading.Thread(target=wait_in_vain)
-    reading.start()
-    traced_server.parents("BLPOP", 1)
-    traced_server.drop()
-    reading.join(PATIENCE_S)
-    assert [span.name for span in spans.finished] == ["GET", "BLPOP"]
-    assert (spans.finished[1].attributes or {})["error.type"] == "ConnectionError"
-    client.close()
-    nobody = trace(redis.Redis(port=1, retry=None), client_spans=True, tracer_provider=spans.provider)
-    with pytest.raises(redis.ConnectionError):
-        nobody.get("a")
-    failed = spans.finished[-1]
-    assert (failed.name, (failed.attributes or {})["error.type"]) == ("CONNECT", "ConnectionError")
-
-
-def test_what_an_error_quotes_stays_out_of_the_span(bare: Server, spans: Spans) -> None:
-    client = trace(valkey.Valkey(port=bare.port), client_spans=True, tracer_provider=spans.provider)
-    with pytest.raises(valkey.ResponseError):
-        client.execute_command("NOSUCH", "secret")
-    (span,) = spans.finished
-    assert span.status.description == "ERR unknown command"
-    assert "secret" not in span.to_json()
-    client.close()
-
-
-def test_without_an_sdk_client_spans_cost_nothing_and_send_nothing(traced_server: Relay) -> None:
-    with trace(valkey.Valkey(port=traced_server.port), client_spans=True) as client:
-        assert client.set("a", 1)
-    assert traced_server.given == 0
