@@ -7,6 +7,7 @@ come before wait. It measures nothing and knows no protocol.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -44,6 +45,7 @@ class Exports:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._resource: Attributes = {}
         self._azure_collection: Collection | None = None
+        self._started = asyncio.Event()
 
     @property
     def wants_spans(self) -> bool:
@@ -74,9 +76,14 @@ class Exports:
         self._pipeline = pipeline
         while self._early:
             self.take(self._early.popleft())
+        self._started.set()
 
     async def stop(self) -> None:
         """Send what waits, within two seconds; then give it up."""
+        if self._loop is not None:  # what they import may take longer than the server lived
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_WITHIN_S):
+                    await self._started.wait()
         stops = [
             asyncio.to_thread(exporter.stop, _STOP_WITHIN_S)
             for exporter in (self._pipeline, self._azure)

@@ -44,3 +44,16 @@ def _closing(text: str, quote: str, start: int) -> int:
     while at >= 0 and text[at + 1 : at + 2].isalnum():
         at = text.rfind(quote, start, at)
     return at
+
+
+SCRIPTS: Final = frozenset({"EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO", "FCALL", "FCALL_RO"})
+_ENGINES_OWN: Final = ("NOSCRIPT ", "NOPERM ", "NOAUTH ", "BUSY ", "LOADING ", "READONLY ", "OOM ", "MISCONF ")
+_CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{0,31}(?=\s|$)")
+
+
+def redact_reply(command: str, text: str) -> str:
+    """The text of an error reply to this command. What a script says may be anything: only its code is shown."""
+    if command not in SCRIPTS or text.startswith(_ENGINES_OWN):
+        return redact(text)
+    code = _CODE.match(text)
+    return f"{code[0] if code else 'ERR'} (a script's own words are not shown)"

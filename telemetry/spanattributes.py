@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 from telemetry import spanpacket
-from telemetry.redaction import redact
+from telemetry.redaction import redact_reply
 from telemetry.spanpacket import Span
 
 Attribute = str | bool | int
@@ -77,7 +77,7 @@ def error_type(span: Span) -> str:
 def failure(span: Span) -> str | None:
     """The reply by which the command failed, without arguments; empty when no reply came. None: it did not fail."""
     if span.flags & spanpacket.ERROR_REPLY:
-        return redact(span.error.decode("utf-8", "replace").strip())
+        return redact_reply(span.name, span.error.decode("utf-8", "replace").strip())
     return "" if span.error else None
 
 

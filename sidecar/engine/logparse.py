@@ -40,6 +40,9 @@ _JSON = re.compile(
 # The private engine has no port; people would take this for the server's.
 _NO_PORT = re.compile(r"(Running mode=\w+), port=0\.")
 
+# At loglevel debug the engine quotes what a script was refused, arguments and all: that is not for a log.
+_SCRIPT_ERROR = "> command returned an error"
+
 # A fatal configuration error quotes the line it stopped at, and any line may hold a secret: misspelt ones too
 # (`reqirepwd x`, `requirepass=x`), and those where it is not the first word that says so (`sentinel auth-pass m x`,
 # `usr bob on >x`). Only the first word is sure to be none. Hiding a harmless value costs less than showing a password.
@@ -85,4 +88,6 @@ class LogParser:
                 self._last_level = "warning"
             return LogLine(_QUOTED_SECRET.sub(r"\g<quote>\g<name> (not shown)'", line), self._last_level, raw=True)
         self._last_level = level
+        if message.startswith("<") and _SCRIPT_ERROR in message:
+            message = message.partition(_SCRIPT_ERROR)[0] + _SCRIPT_ERROR
         return LogLine(_NO_PORT.sub(r"\1.", message), level, role, int(match["pid"]))

@@ -60,6 +60,7 @@ cdef class HomeRoute:
     cdef object queued_notes             # the same for `queued`
     cdef Unit* context                   # for the next `context_left` commands, as TRACEPARENT said
     cdef long long context_left
+    cdef bint context_is_inside          # it was given inside a transaction: for what is queued
     cdef Unit* batch                     # commands without a context that came in the read being taken
     cdef Unit* transaction               # what is to be queued
     cdef long long answered_ns           # when the last reply was complete, or the client read again

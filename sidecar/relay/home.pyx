@@ -560,7 +560,7 @@ cdef class HomeRoute:
             return 0
         treatment = tracer.treatment(entry.command, self.first, self.first_length)
         if treatment == spans.UNTRACED:
-            return self._consume_context()
+            return self._consume_context() if self.transaction == NULL or self.context_is_inside else 0
         if treatment == spans.PASSED_OVER:
             return 0
         if awaiting == MULTI_REPLY and self.transaction == NULL:
@@ -568,7 +568,7 @@ cdef class HomeRoute:
             self._consume_context()
             unit = self.transaction
             entry.flags |= OPENS
-        elif self.context != NULL and treatment != spans.TRACED_ALONE:
+        elif self.context != NULL and treatment != spans.TRACED_ALONE and (self.transaction == NULL or self.context_is_inside):
             unit = self.context
             if unit.count == 0:
                 unit.start_ns = now
@@ -600,6 +600,7 @@ cdef class HomeRoute:
             self.relay.tracer.release(self.context, self.who)
         self.context = unit
         self.context_left = count
+        self.context_is_inside = self.transaction != NULL
         if unit != NULL and count > 1:
             self.relay.tracer.surround(unit)
         return 0

@@ -11,7 +11,7 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
 from telemetry.otlp.encoded import Encoded, Observed
-from telemetry.redaction import redact
+from telemetry.redaction import SCRIPTS, redact_reply
 from telemetry.spanpacket import TRANSPORTS, Identity, PacketError
 
 ctypedef unsigned char u8
@@ -181,12 +181,12 @@ cdef class _Error:
     cdef str error_type
     cdef bytes encoded
 
-    def __cinit__(self, bytes raw, bint is_reply):
+    def __cinit__(self, bytes raw, bint is_reply, str command):
         cdef str text = raw.decode("utf-8", "replace")
         cdef bytes status = b"\x18\x02"
         if is_reply:
             self.error_type = code_of(text)
-            status = field(0x12, redact(text.strip()).encode("utf-8", "replace")) + status
+            status = field(0x12, redact_reply(command, text.strip()).encode("utf-8", "replace")) + status
             self.encoded = text_attribute("db.response.status_code", self.error_type)
         else:
             self.error_type = text
@@ -288,7 +288,7 @@ cdef class SpanEncoder:
                     who_id = span.identity
                 if name is None or who is None:
                     raise PacketError("a span's name or identity does not stand before it")
-                error = self.error(at, span.error_length, span.flags) if span.error_length or span.flags & ERROR_REPLY else None
+                error = self.error(at, span.error_length, span.flags, name.name) if span.error_length or span.flags & ERROR_REPLY else None
                 if spans:
                     self.write(&span, header.offset_ns, at, name, who, error)
                     ends.append(self.used)
@@ -330,13 +330,13 @@ cdef class SpanEncoder:
             name = self.names[raw] = _Name(text_of(at, length))
         return name
 
-    cdef _Error error(self, const u8* at, Py_ssize_t length, int flags):
+    cdef _Error error(self, const u8* at, Py_ssize_t length, int flags, str command):
         cdef bytes raw = (<const char*>at)[:length]
         cdef bint is_reply = flags & ERROR_REPLY
-        cdef tuple key = (raw, is_reply)
+        cdef tuple key = (raw, is_reply, command in SCRIPTS)
         cdef _Error error = self.errors.get(key)
         if error is None:
-            error = _Error(raw, is_reply)
+            error = _Error(raw, is_reply, command)
             if length <= ERROR_CACHED_BYTES:
                 if len(self.errors) >= ERRORS_MAX:
                     self.errors.clear()

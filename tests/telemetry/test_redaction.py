@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemetry.redaction import redact
+from telemetry.redaction import redact, redact_reply
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,17 @@ def test_an_argument_in_quotes_never_shows(quote: str, before: str, after: str) 
 @given(_QUOTES, _WITHOUT_QUOTES, _WITHOUT_QUOTES)
 def test_an_argument_that_was_cut_off_never_shows(quote: str, before: str, after: str) -> None:
     assert "secret" not in redact(f"ERR no {quote}{before}secret{after}")
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "shown"),
+    [
+        ("EVAL", "ERR secret of the script", "ERR (a script's own words are not shown)"),
+        ("FCALL", "secret", "ERR (a script's own words are not shown)"),
+        ("EVALSHA", "SECRET words", "SECRET (a script's own words are not shown)"),
+        ("EVALSHA", "NOSCRIPT No matching script.", "NOSCRIPT No matching script."),
+        ("GET", "ERR value is not an integer or out of range", "ERR value is not an integer or out of range"),
+    ],
+)
+def test_what_a_script_says_is_not_shown(command: str, text: str, shown: str) -> None:
+    assert redact_reply(command, text) == shown

@@ -125,3 +125,10 @@ def test_the_private_engines_lack_of_a_port_is_not_shown() -> None:
 def test_a_signal_handlers_line_is_a_message() -> None:
     line = LogParser().parse("7313:signal-handler (1795426876) Received SIGTERM scheduling shutdown...")
     assert line == LogLine("Received SIGTERM scheduling shutdown...", "notice", None, 7313)
+
+
+def test_what_a_script_was_refused_is_no_matter_for_a_log() -> None:
+    text = "<lua> command returned an error: ERR unknown command 'secret', with args beginning with: 'secret' "
+    line = LogParser().parse(f"7039:M 23 Nov 2026 09:39:01.099 . {text}")
+    assert line is not None
+    assert line.message == "<lua> command returned an error"

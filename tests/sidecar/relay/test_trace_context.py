@@ -93,6 +93,21 @@ def test_before_multi_it_covers_the_transaction(talk: Talk) -> None:
     assert conversation.spans[-1].trace_id != TRACE_ID
 
 
+def test_a_transaction_is_one_of_several_commands_of_a_context(talk: Talk) -> None:
+    conversation = talk(f"TRACEPARENT {T} COUNT 3\nSET a 1\nMULTI\nSET b 1\nGET b\nEXEC\nGET a\nGET c")
+    assert conversation.tree == [
+        "PIPELINE > SET",
+        "MULTI > SET",
+        "MULTI > GET",
+        "remote > MULTI",
+        "PIPELINE > GET",
+        "remote > PIPELINE",
+        "GET",
+    ]
+    assert conversation.one("MULTI").parent_id == conversation.one("PIPELINE").parent_id == PARENT_ID
+    assert conversation.one("PIPELINE").batch_size == 2
+
+
 def test_inside_multi_it_belongs_to_the_next_queued_command_and_is_not_queued(talk: Talk) -> None:
     conversation = talk(f"MULTI\nSET a 1\nTRACEPARENT {T}\nGET a\nGET b\nEXEC")
     queued = b"+QUEUED\r\n"

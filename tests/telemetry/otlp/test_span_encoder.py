@@ -13,7 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from telemetry import spanpacket
 from telemetry.otlp.encoded import Encoded
 from telemetry.otlp.span_encoder import SpanEncoder
-from telemetry.redaction import redact
+from telemetry.redaction import redact, redact_reply
 from telemetry.spanpacket import Identity, Span
 
 U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
@@ -138,7 +138,8 @@ def test_every_span_of_a_packet_is_an_otlp_span_by_the_contract(spans: list[Span
             failed = bool(span.error) or bool(span.flags & spanpacket.ERROR_REPLY)
             assert message.status.code == (2 if failed else 0)
             reply = span.flags & spanpacket.ERROR_REPLY
-            assert message.status.message == (redact(span.error.decode("utf-8", "replace").strip()) if reply else "")
+            text = redact_reply(span.name, span.error.decode("utf-8", "replace").strip()) if reply else ""
+            assert message.status.message == text
 
 
 @hypothesis.given(st.lists(SPANS, min_size=1, max_size=4), st.data())
