@@ -107,8 +107,8 @@ class SidecarSettings:
     trace_keys: str = _setting(
         Choice(("off", "hash", "whole")),
         "off",
-        "Show the first key of a command in its span, as valkey.key: not at all, as the beginning of its SHA-256, or "
-        "whole.",
+        "Show the first key of a command in its span, as valkey.key, where its place is fixed (not in EVAL): not at "
+        "all, as the beginning of its SHA-256, or whole.",
     )
     trace_budget_remote: int = _setting(
         Integer(0, 1_000_000),

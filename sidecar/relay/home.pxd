@@ -66,6 +66,7 @@ cdef class HomeRoute:
     cdef long long answered_ns           # when the last reply was complete, or the client read again
     cdef const char* first               # argument of the request being expected, NULL: not known
     cdef long long first_length
+    cdef Py_ssize_t container            # id of the command whose subcommand it is, 0: none
     cdef const char* start               # of that request, NULL when it is not all here
     cdef const char* end
 

@@ -103,6 +103,7 @@ cdef class HomeRoute:
         if self.relay.tracer.enabled and awaiting < SILENT:
             self._trace(entry, awaiting, now)
             self.first = self.start = NULL
+            self.container = 0
         if awaiting == MONITOR_REPLY:
             self.monitoring += not silent
         elif awaiting == RESET_REPLY:
@@ -558,7 +559,8 @@ cdef class HomeRoute:
             entry.flags |= ENDS
             self.transaction = NULL
             return 0
-        treatment = tracer.treatment(entry.command, self.first, self.first_length)
+        # A subcommand that the engine does not know is treated as what it is of: clients try what may be there.
+        treatment = tracer.treatment(self.container if entry.command == 0 else entry.command, self.first, self.first_length)
         if treatment == spans.UNTRACED:
             return self._consume_context() if self.transaction == NULL or self.context_is_inside else 0
         if treatment == spans.PASSED_OVER:
@@ -619,6 +621,7 @@ cdef class HomeRoute:
         """The requests of one read are taken, and its bytes no more there."""
         cdef Unit* unit = self.batch
         self.first = self.start = NULL
+        self.container = 0
         if unit != NULL:
             self.batch = NULL
             self.relay.tracer.release(unit, self.who)

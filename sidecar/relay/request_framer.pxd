@@ -29,6 +29,7 @@ cdef class RequestFramer:
     cdef const char* first           # argument of a request that came whole, NULL: not known
     cdef long long first_length
     cdef const Command* command      # NULL: not in the table
+    cdef const Command* container    # whose subcommand it is, if it is one's (CONFIG)
 
     cdef const char* next(self, const char* p, const char* end) noexcept nogil
     cdef const char* _whole(self, const char* p, const char* end) noexcept nogil

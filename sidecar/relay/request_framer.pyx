@@ -38,6 +38,7 @@ cdef class RequestFramer:
         self.cut = False
         self.name_length = 0
         self.command = NULL
+        self.container = NULL
         self.argc = 0
         self.size = 0
         self.is_inline = False
@@ -71,6 +72,7 @@ cdef class RequestFramer:
         self.command = found
         self.cut = False
         if found != NULL and found.kind == CONTAINER and self.args_left > 1 and self.name_length < NAME_MAX:
+            self.container = found
             self.name[self.name_length] = 0
             self.name_length += 1
         else:
@@ -98,11 +100,13 @@ cdef class RequestFramer:
     cdef void inline_command(self, bytes name, bytes second):
         cdef bytes spelled = name.partition(b"\0")[0].upper()
         cdef const Command* found = NULL
+        self.container = NULL
         if 0 < len(spelled) <= NAME_MAX:
             found = self.table.find(spelled, len(spelled))
             if found != NULL and b"\0" in name:
                 found = &self.table.disguise
             elif found != NULL and found.kind == CONTAINER and second is not None:
+                self.container = found
                 spelled = spelled + b"\0" + second.partition(b"\0")[0].upper()
                 found = NULL
                 if len(spelled) <= NAME_MAX:
@@ -165,6 +169,7 @@ cdef class RequestFramer:
                 self.command = self._lookup(name, name_length)
         if self.command != NULL and self.command.kind == CONTAINER and argc > 1:
             return NULL
+        self.container = NULL
         self.argc = argc
         self.naming = False
         self.is_inline = False

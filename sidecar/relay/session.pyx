@@ -157,6 +157,7 @@ cdef class Session(Owner):
                 route.first_length = framer.first_length
                 route.start = start if framer.size == p - start else NULL
                 route.end = p
+                route.container = framer.container.id if framer.container != NULL else 0
                 if command != NULL and command.kind == PLAIN and not framer.is_inline and not self.replies_off and not self.skip_next:
                     route.expect(REPLY, command.id, 0, framer.argc - 1, framer.size, False, now)
                 elif command != NULL and command.kind == TRACEPARENT and not framer.is_inline and not route.raw and not route.unmeasured:
@@ -276,6 +277,7 @@ cdef class Session(Owner):
                 return 0
             framer.inline_command(args[0], args[1] if len(args) > 1 else None)
             framer.argc = len(args)
+            route.container = framer.container.id if framer.container != NULL else 0
             route.start = NULL                 # an inline request shows no key
             route.first = NULL
             if len(args) > 1:

@@ -17,7 +17,6 @@ import pytest
 import redis
 import valkey
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
-from redis.maint_notifications import MaintNotificationsConfig
 
 from telemetry.client import trace
 from tests.conftest import PATIENCE_S, launch
@@ -209,16 +208,10 @@ class User:
         await done(pubsub.aclose() if hasattr(pubsub, "aclose") else pubsub.close())
 
 
-def _quiet(kind: Kind) -> dict[str, Any]:
-    """Options with which redis-py leaves out what only Redis has: that is a test of its own."""
-    is_it = kind.library is redis and kind.protocol == 3
-    return {"maint_notifications_config": MaintNotificationsConfig(enabled=False)} if is_it else {}
-
-
 async def use(kind: Kind, port: int) -> Asked:
     """Eight threads or tasks with one client; what they have asked for."""
     asked = Asked()
-    async with opened(kind, port, client_name=str(kind), **_quiet(kind)) as client:
+    async with opened(kind, port, client_name=str(kind)) as client:
         trace(client)
         users = [User(client, asked, number, f"{kind}:{number}") for number in range(_USERS)]
         if kind.is_async:
@@ -299,7 +292,7 @@ def test_a_client_span_is_the_parent_of_the_servers(kind: Kind, traced: Traced, 
     }
 
     async def run() -> None:
-        async with opened(kind, traced.server.port, **_quiet(kind)) as client:
+        async with opened(kind, traced.server.port) as client:
             trace(client, client_spans=True, tracer_provider=spans.provider)
             await done(client.set("client", 1))
             for transaction in (False, True):
@@ -328,11 +321,6 @@ def test_a_server_that_takes_no_contexts_serves_the_same_and_is_asked_once_a_con
     untraced.all.update(asked)
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    strict=True,
-    reason="a subcommand that the engine does not know is not taken for housekeeping",
-)
 def test_what_redis_py_sends_of_its_own_on_each_connection_is_housekeeping(tmp_path: Path) -> None:
     asked = Asked()
     with _traced(tmp_path) as traced, redis.Redis(port=traced.server.port, protocol=3) as client:

@@ -78,6 +78,14 @@ def test_housekeeping_does_not_get_it_and_does_not_consume_it(talk: Talk) -> Non
     assert [(s.name, s.parent_id) for s in conversation.spans] == [("GET", PARENT_ID)]
 
 
+def test_subcommands_that_the_engine_does_not_know_are_housekeeping_as_those_that_it_knows(talk: Talk) -> None:
+    """As redis-py's CLIENT MAINT_NOTIFICATIONS: the client counts by the list of names, too."""
+    conversation = talk(f"TRACEPARENT {T} COUNT 2\nCLIENT NONESUCH x\nGET a\nGET b\nGET c", "CONFIG NONESUCH")
+    assert conversation.tree == ["PIPELINE > GET", "PIPELINE > GET", "remote > PIPELINE", "GET", "_OTHER"]
+    inline = talk(b"client nonesuch\r\nget a\r\n")
+    assert [s.name for s in inline.spans] == ["GET"]
+
+
 def test_a_new_one_replaces_a_pending_one_and_none_clears_it(talk: Talk) -> None:
     conversation = talk(f"TRACEPARENT {T}\nTRACEPARENT {context(7)}\nGET a", f"TRACEPARENT {T}\nTRACEPARENT\nGET b")
     assert conversation.replies == [OK + OK + b"$-1\r\n"] * 2
