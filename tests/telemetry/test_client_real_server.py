@@ -317,7 +317,9 @@ def test_a_server_that_takes_no_contexts_serves_the_same_and_is_asked_once_a_con
     connections, refused = count()
     asked = asyncio.run(use(kind, untraced.server.port))
     more_connections, more_refused = count()
-    assert 0 < more_refused - refused < more_connections - connections
+    # redis-py asks each RESP3 connection for what only Redis has, and is refused, too.
+    each = 2 if kind.library is redis and kind.protocol == 3 else 1
+    assert 0 < more_refused - refused < each * (more_connections - connections)
     untraced.all.update(asked)
 
 
