@@ -49,6 +49,7 @@ def stats() -> ExportStats:
 @pytest.fixture
 def begin(stats: ExportStats) -> Iterator[Begin]:
     pipelines: list[Pipeline] = []
+    before = set(threading.enumerate())  # another test's may not have ended yet
 
     def make(settings: ExportSettings, **options: Any) -> Pipeline:
         pipelines.append(Pipeline(settings, stats, RESOURCE, version="1.0", **options))
@@ -57,9 +58,10 @@ def begin(stats: ExportStats) -> Iterator[Begin]:
     yield make
     for pipeline in pipelines:
         pipeline.stop(0)
-    wait_until(
-        lambda: not [t.name for t in threading.enumerate() if t.name.startswith("otlp-")], "the threads have ended"
-    )
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.startswith("otlp-"):
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive(), f"{thread.name} has not ended"
 
 
 class Figures:
