@@ -107,6 +107,7 @@ class Spans:
         with contextlib.suppress(queue.Empty):
             while True:
                 rest += _count(self._inbox.get_nowait() or b"")
+        self._inbox.put(None)  # the encoder's own may just have been taken out
         if rest and self._export:
             self._stats.drop("shutdown", rest)
         self._stats.set_queue("traces", 0)
