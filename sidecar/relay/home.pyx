@@ -465,7 +465,8 @@ cdef class HomeRoute:
         cdef long long duration = now - entry.at_ns if not entry.flags & (BLOCKS | QUEUED) else -1
         cdef Row* row
         cdef long long hits = 0, misses = 0
-        if entry.awaiting >= REFUSAL or not (ledger.enabled or entry.unit != NULL):
+        cdef Tracer tracer = self.relay.tracer
+        if entry.awaiting >= REFUSAL or not (ledger.enabled or entry.unit != NULL or tracer.enabled):
             return 0
         if framer.type == ERROR or framer.type == BIG_ERROR:
             if ledger.enabled:
@@ -498,6 +499,10 @@ cdef class HomeRoute:
                     row.totals.misses += misses
         if entry.unit != NULL:
             self._span(entry, now, spans.MISS if misses else spans.HIT if hits else 0)
+        elif tracer.enabled and not tracer.exported and now - entry.at_ns > tracer.slow_ns and \
+                tracer.treatment(entry.command, NULL, 0) in (spans.TRACED, spans.TRACED_ALONE):
+            entry.unit = tracer.root()
+            self._span(entry, now, 0)
         return 0
 
     cdef int _span(self, Pending* entry, long long now, int found) except -1:
@@ -552,6 +557,8 @@ cdef class HomeRoute:
         cdef Tracer tracer = self.relay.tracer
         cdef Unit* unit
         cdef int treatment
+        if not tracer.exported and self.context == NULL and self.transaction == NULL:
+            return 0                                          # told only if it is slow, which its reply will show
         if awaiting == RESET_REPLY and self.transaction != NULL:
             self._let_transaction_go()
         if (awaiting == EXEC_REPLY or awaiting == DISCARD_REPLY) and self.transaction != NULL:
