@@ -103,8 +103,8 @@ cdef class Tracer:
         """Begin to trace.
 
         settings: {"root": "on" | "off" | ratio, "parent_based": bool, "budgets": [remote, root, children, kept] in spans per second,
-        "bursts": the same in spans, "slow_ns": int, "exclude": patterns of names, "limited": whether the budgets count for what is sampled, "keys": "off" | "hash" | "whole", "exported": spans go to somebody; else only slow
-        commands are told, and no drops counted}.
+        "bursts": the same in spans, "slow_ns": int, "exclude": patterns of names, "limited": whether the budgets count for what is sampled,
+        "keys": "off" | "hash" | "whole", "exported": spans go to somebody; else only slow commands are told, and no drops counted}.
         budgets_fd: BUDGETS_BYTES of shared memory; it is closed.
         """
         cdef void* memory

@@ -10,6 +10,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
+from telemetry.spans cimport BLOCKED, ERROR_REPLY, HAS_PARENT, HIT, KEPT_ERROR, KEPT_SLOW, MISS, REMOTE_PARENT, SAMPLED, SLOW
+
 from telemetry.otlp.encoded import Encoded, Observed
 from telemetry.redaction import SCRIPTS, redact_reply
 from telemetry.spanpacket import TRANSPORTS, Identity, PacketError
@@ -66,17 +68,6 @@ cdef extern from *:
         u16 key_length
 
 cdef enum:
-    HAS_PARENT = 1
-    REMOTE_PARENT = 2
-    HIT = 4
-    MISS = 8
-    BLOCKED = 16
-    ERROR_REPLY = 32
-    KEPT_ERROR = 64
-    KEPT_SLOW = 128
-    SLOW = 256
-    SAMPLED = 512
-
     CODE_MAX = 32              # as in the ledger
     SPAN_FIXED_BYTES = 1024    # what a span needs beside its name, identity, error, tracestate and key
     NAMES_MAX = 4096
