@@ -71,12 +71,18 @@ class Exports:
         """
         await ready.wait()
         self._loop = asyncio.get_running_loop()
-        pipeline, azure = await asyncio.to_thread(self._make, address, port)
-        self._azure = azure
-        self._pipeline = pipeline
-        while self._early:
-            self.take(self._early.popleft())
-        self._started.set()
+        try:
+            pipeline, self._azure = await asyncio.to_thread(self._make, address, port)
+        except Exception as error:  # a fault of ours: clients are served without it
+            from telemetry.otlp.faults import Faults
+
+            Faults("traces").log(error)
+        else:
+            self._pipeline = pipeline
+            while self._early:
+                self.take(self._early.popleft())
+        finally:
+            self._started.set()
 
     async def stop(self) -> None:
         """Send what waits, within two seconds; then give it up."""
@@ -90,6 +96,8 @@ class Exports:
             if exporter is not None
         ]
         await asyncio.gather(*stops, return_exceptions=True)
+        if self.wants_spans and self._early:
+            self._status.stats.drop("shutdown", sum(map(spans_in, self._early)))
 
     # ---- in a thread -----------------------------------------------------------------------------------------------
 

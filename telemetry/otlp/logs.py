@@ -36,6 +36,7 @@ from opentelemetry.sdk.resources import Resource
 
 from telemetry.librarylogs import is_of_exporter
 from telemetry.otlp.stats import ExportStats
+from telemetry.otlp.transport import ExportError
 
 ENGINE_SCOPE = "valkey.engine"
 SIDECAR_SCOPE = "valkey.sidecar"
@@ -132,7 +133,7 @@ class OtlpLogExporter(LogRecordExporter):
         request = encode_logs(batch).SerializeToString()
         try:
             self._transport.send(request, len(batch))
-        except Exception:
+        except ExportError:
             return LogRecordExportResult.FAILURE
         return LogRecordExportResult.SUCCESS
 

@@ -17,6 +17,7 @@ import http.server
 import ipaddress
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ class Request:
     at: float = field(default_factory=time.monotonic)
 
 
-class Receiver:
+class Receiver(ABC):
     """What both kinds have in common."""
 
     def __init__(self, key: str | None = None, tls: Certificate | None = None) -> None:
@@ -91,8 +92,9 @@ class Receiver:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """Listen no more."""
 
     @property
     def endpoint(self) -> str:

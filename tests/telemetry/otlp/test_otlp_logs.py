@@ -13,6 +13,7 @@ from telemetry import logs
 from telemetry.names import SEVERITIES
 from telemetry.otlp.logs import LogPipeline, OtlpLogExporter
 from telemetry.otlp.stats import ExportStats
+from telemetry.otlp.transport import ExportError
 from tests.conftest import PATIENCE_S, wait_until
 
 
