@@ -212,7 +212,7 @@ def test_the_end_does_not_wait_for_a_collector_that_hangs(make: Make, transport:
 def test_a_failure_of_the_transport_is_its_own_to_count(
     make: Make, transport: CollectingTransport, stats: ExportStats
 ) -> None:
-    transport.error = RuntimeError("unreachable")
+    transport.error = ExportError("unavailable")
     pipeline = make()
     pipeline.take(record())
     assert transport.sending.wait(PATIENCE_S)
