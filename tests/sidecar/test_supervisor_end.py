@@ -132,10 +132,10 @@ def test_a_script_that_never_ends_can_be_killed_while_the_server_ends(start_here
 
         def killed() -> bool:
             with contextlib.suppress(valkey.ConnectionError, valkey.TimeoutError):
-                return bool(server.client(socket_timeout=1, retry=None).script_kill())
-            return False
+                server.client(socket_timeout=1, retry=None).script_kill()
+            return server.process.poll() is not None  # a busy engine may end before it has written its OK
 
-        wait_until(killed, "the script is killed")
+        wait_until(killed, "the script is killed, and so the server ends")
         assert server.wait_end() == 0
 
 
