@@ -1,5 +1,7 @@
 # Spans of one worker: decided when a reply is complete, written as records into packets (telemetry/spanpacket.py).
 
+cimport cython
+
 cdef enum:
     ID = 8
     TRACE_ID = 16
@@ -73,6 +75,7 @@ cdef struct Unit:
     char* state
     Unit* next               # while it is spare
 
+@cython.final
 cdef class Identity:
     # Who sends commands, as spans show it. A change is `changed`.
     cdef public str address
@@ -86,6 +89,7 @@ cdef class Identity:
     cdef unsigned int packet         # the last packet that it stands in
     cdef unsigned int id             # in that packet
 
+@cython.final
 cdef class Tracer:
     cdef public bint enabled
     cdef bint exported               # spans go to somebody, else only slow commands are told
@@ -120,6 +124,25 @@ cdef class Tracer:
     cdef long long bursts_ns[4]
     cdef readonly long long made             # spans written since the start
 
+    cdef inline void drop(self, int reason) noexcept nogil:
+        """Count a span that is not sent."""
+        if self.exported:
+            self.drops[reason] += 1
+
+    cdef inline bint pass_by(self, Unit* unit, long long end_ns, long long request, long long response) noexcept nogil:
+        """A command of the unit has ended well and in time: whether there is no more to it, because such spans of the unit do not go out."""
+        if unit.decision != REFUSED:
+            return False
+        unit.end_ns = end_ns
+        if unit.form == SINGLE:
+            unit.count = 0
+        else:
+            unit.request += request
+            unit.response += response
+            unit.omitted += 1
+        self.drop(unit.reason)
+        return True
+
     cdef int treatment(self, Py_ssize_t command, const char* argument, Py_ssize_t length) noexcept nogil
     cdef Unit* root(self) except NULL
     cdef Unit* below(self, const char* trace_id, const char* parent_id, unsigned char trace_flags, const char* state, int state_length) except NULL
@@ -128,14 +151,14 @@ cdef class Tracer:
     cdef int release(self, Unit* unit, Identity who) except -1
     cdef int done(self, Unit* unit, Identity who, unsigned short command, long long start_ns, long long end_ns, long long request, long long response, int flags, const char* error, int error_length, const char* key) except -1
     cdef int close(self, Unit* unit, Identity who, long long end_ns, int flags, const char* error, int error_length) except -1
-    cdef void drop(self, int reason) noexcept nogil
     cdef char* key(self, Py_ssize_t command, const char* start, const char* end) except? NULL
     cdef Unit* _new(self) except NULL
     cdef bint _take(self, int budget, long long now) noexcept nogil
     cdef unsigned long long _random(self) noexcept nogil
     cdef void _random_id(self, char* id, int length) noexcept nogil
     cdef bint _root_sampled(self, const char* trace_id) noexcept nogil
-    cdef bint _admit(self, Unit* unit, long long now) noexcept nogil
+    cdef void _refuse_unsampled(self, Unit* unit) noexcept nogil
+    cdef void _admit(self, Unit* unit, long long now) noexcept nogil
     cdef int _write(self, Identity who, int kind, int flags, Unit* unit, const char* span_id, const char* parent_id, unsigned short command, long long start_ns, long long end_ns, long long request, long long response, long long batch, const char* error, int error_length, const char* key) except -1
     cdef int _write_around(self, Unit* unit, Identity who, int flags, const char* error, int error_length) except -1
     cdef int _write_name(self, unsigned short command) except -1

@@ -210,6 +210,7 @@ cdef class Tracer:
         self._random_id(unit.trace_id, TRACE_ID)
         unit.sampled = self._root_sampled(unit.trace_id)
         unit.trace_flags = 1
+        self._refuse_unsampled(unit)
         return unit
 
     cdef Unit* below(self, const char* trace_id, const char* parent_id, unsigned char trace_flags, const char* state, int state_length) except NULL:
@@ -226,6 +227,7 @@ cdef class Tracer:
                 raise MemoryError
             memcpy(unit.state, state, state_length)
             unit.state_length = state_length
+        self._refuse_unsampled(unit)
         return unit
 
     cdef Unit* transaction(self, Unit* context, unsigned short command, long long start_ns) except NULL:
@@ -311,21 +313,19 @@ cdef class Tracer:
             if budget_swap(self.times + budget, full, later):
                 return True
 
-    cdef bint _admit(self, Unit* unit, long long now) noexcept nogil:
-        """Decide about a unit. Whether its spans go out."""
+    cdef void _refuse_unsampled(self, Unit* unit) noexcept nogil:
+        """What the sampler does not want needs no look at the budgets."""
         if not unit.sampled:
             unit.decision = REFUSED
             unit.reason = SAMPLER
-        elif not self.budgets_apply or self._take(BUDGET_OF_REMOTE if unit.remote else BUDGET_OF_ROOTS, now):
+
+    cdef void _admit(self, Unit* unit, long long now) noexcept nogil:
+        """Decide about a unit that the sampler wants: whether its spans go out."""
+        if not self.budgets_apply or self._take(BUDGET_OF_REMOTE if unit.remote else BUDGET_OF_ROOTS, now):
             unit.decision = SENT
         else:
             unit.decision = REFUSED
             unit.reason = BUDGET_REMOTE if unit.remote else BUDGET_ROOT
-        return unit.decision == SENT
-
-    cdef void drop(self, int reason) noexcept nogil:
-        if self.exported:
-            self.drops[reason] += 1
 
     cdef int done(self, Unit* unit, Identity who, unsigned short command, long long start_ns, long long end_ns, long long request, long long response,
                   int flags, const char* error, int error_length, const char* key) except -1:

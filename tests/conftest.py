@@ -407,6 +407,8 @@ def _clean(server: Server) -> None:
     with server.client() as client:
         client.flushall()
         client.function_flush()
+        client.latency_reset()
+        client.slowlog_reset()
         client.config_resetstat()
 
 

@@ -1,11 +1,14 @@
 # Sockets of the data plane: who is ready (Poller), and one of them (Channel).
 
+cimport cython
+
 cdef enum Pause:
     CONNECTING = 1      # the engine is not connected yet
     BACKLOG = 2         # the other side does not read
     HOLD = 4            # a command waits for an answer that is not the engine's
     STOPPED = 8         # the worker takes no requests
 
+@cython.final
 cdef class Poller:
     cdef object loop
     cdef int epoll
@@ -15,6 +18,7 @@ cdef class Poller:
     cdef int watch(self, Channel channel, unsigned int events) except -1
     cdef int forget(self, Channel channel) except -1
 
+@cython.final
 cdef class Channel:
     cdef Poller poller
     cdef object owner           # closed when one of the callbacks fails

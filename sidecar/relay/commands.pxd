@@ -1,5 +1,7 @@
 # The command table: from a name as it stands in a request to the command's id and the way the relay treats it.
 
+cimport cython
+
 cdef enum Kind:
     PLAIN = 0        # forwarded, one reply
     CONTAINER        # the name needs its second argument (CONFIG GET)
@@ -40,6 +42,7 @@ cdef enum:
     SHORT_SLOTS = 2048
     GROWTHS_MAX = 32
 
+@cython.final
 cdef class CommandTable:
     cdef ShortSlot* short_slots    # names of up to 8 bytes, by those bytes, while few enough; no subcommands
     cdef Slot* slots

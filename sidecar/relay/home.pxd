@@ -1,5 +1,7 @@
 # The home route: one upstream connection for one client session.
 
+cimport cython
+
 from sidecar.relay.channel cimport Channel
 from sidecar.relay.pending cimport Pending, PendingQueue
 from sidecar.relay.reply_framer cimport ReplyFramer
@@ -22,6 +24,7 @@ cdef enum LocalAnswer:
     INVALID
     SYNTAX
 
+@cython.final
 cdef class HomeRoute:
     cdef Relay relay
     cdef Owner owner

@@ -532,6 +532,8 @@ cdef class HomeRoute:
             if entry.unit == self.transaction:                # refused: what follows runs by itself
                 self._let_transaction_go()
             return tracer.close(entry.unit, self.who, now, flags, error, length)
+        if not failed and not flags & spans.SLOW and tracer.pass_by(entry.unit, now, entry.size, framer.size):
+            return 0
         return tracer.done(entry.unit, self.who, entry.command, entry.at_ns, now, entry.size, framer.size, flags, error, length, entry.key)
 
     cdef int _lost(self, Pending* entry, str error_type, long long now) except -1:
@@ -647,7 +649,10 @@ cdef class HomeRoute:
             free(entry.key)
             entry.key = NULL
         if entry.unit != NULL:
-            self.relay.tracer.release(entry.unit, self.who)
+            if entry.unit.refs > 1:
+                entry.unit.refs -= 1
+            else:
+                self.relay.tracer.release(entry.unit, self.who)
             entry.unit = NULL
         return 0
 

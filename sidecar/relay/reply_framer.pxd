@@ -1,11 +1,14 @@
 # Framing of what the engine sends.
 
+cimport cython
+
 from sidecar.relay.framer cimport Event
 
 cdef enum:
     HEAD_MAX = 256
     STREAM_DEPTH = 64
 
+@cython.final
 cdef class ReplyFramer:
     cdef int state
     cdef int number_state

@@ -1,5 +1,7 @@
 # Framing of what a client sends.
 
+cimport cython
+
 from sidecar.relay.commands cimport NAME_MAX, Command, CommandTable
 from sidecar.relay.framer cimport Event
 
@@ -8,6 +10,7 @@ cdef enum:
 
 cdef bint says_block(const char* p, const char* end) noexcept nogil
 
+@cython.final
 cdef class RequestFramer:
     cdef CommandTable table
     cdef int state

@@ -1,11 +1,14 @@
 # A client session.
 
+cimport cython
+
 from sidecar.relay.channel cimport Channel
 from sidecar.relay.home cimport HomeRoute, Owner
 from sidecar.relay.request_framer cimport RequestFramer
 from sidecar.relay.shared cimport Relay
 from telemetry.spans cimport Identity
 
+@cython.final
 cdef class Session(Owner):
     cdef readonly Relay relay
     cdef readonly str peer               # "ip:port", or the path of our Unix socket

@@ -1,5 +1,7 @@
 # What all sessions of one worker share.
 
+cimport cython
+
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from sidecar.relay.channel cimport Poller
@@ -13,6 +15,7 @@ cdef inline long long now_ns() noexcept nogil:
     clock_gettime(CLOCK_MONOTONIC, &t)
     return <long long>t.tv_sec * 1000000000 + t.tv_nsec
 
+@cython.final
 cdef class Relay:
     cdef readonly object loop
     cdef readonly Poller poller

@@ -133,6 +133,7 @@ def test_what_is_asked_beside_info(used: Server) -> None:
         for question in QUESTIONS:
             question.take(info, client.execute_command(*question.words))
         client.config_set("latency-monitor-threshold", 0)
+        client.config_set("slowlog-log-slower-than", 10000)
     found = _samples(info)
     assert found["redis_config_maxclients", ""] == int(info.fields["config:maxclients"]) > 0
     assert found["redis_config_maxmemory", ""] == 0
