@@ -4,9 +4,9 @@ cimport cython
 
 from sidecar.relay.channel cimport Channel
 from sidecar.relay.pending cimport Pending, PendingQueue
+from sidecar.relay.recorder cimport Recorder
 from sidecar.relay.reply_framer cimport ReplyFramer
 from sidecar.relay.shared cimport Relay
-from telemetry.spans cimport Identity, Unit
 
 cdef class Owner:
     """Whose commands a route carries. A route knows no more of a session than this."""
@@ -57,29 +57,15 @@ cdef class HomeRoute:
     cdef bint pushes                     # RESP3: messages come as pushes, and an array is a reply
     cdef int locals                      # LOCAL items of `pending`
     cdef bytearray out                   # replies that go to the client with what follows, while answers of ours stand between them
-    # Telemetry of commands: who sends them, and what the next one belongs to. Each unit holds one reference here.
-    cdef Identity who
-    cdef object notes                    # deque, one for each NOTED item of `pending`: what its success changes in `who`
+    cdef Recorder recorder               # its commands in ledger and spans
+    cdef object notes                    # deque, one for each NOTED item of `pending`: what its success changes in what is known about the client
     cdef object queued_notes             # the same for `queued`
-    cdef Unit* context                   # for the next `context_left` commands, as TRACEPARENT said
-    cdef long long context_left
-    cdef bint context_is_inside          # it was given inside a transaction: for what is queued
-    cdef Unit* batch                     # commands without a context that came in the read being taken
-    cdef Unit* transaction               # what is to be queued
-    cdef long long answered_ns           # when the last reply was complete, or the client read again
-    cdef const char* first               # argument of the request being expected, NULL: not known
-    cdef long long first_length
-    cdef Py_ssize_t container            # id of the command whose subcommand it is, 0: none
-    cdef const char* start               # of that request, NULL when it is not all here
-    cdef const char* end
 
     cdef int expect(self, int awaiting, Py_ssize_t command, int flags, long long expected, long long size, bint silent, long long now) except -1
     cdef int expect_planned(self, object plan, Py_ssize_t command, long long size, bint silent, long long now) except -1
     cdef int expect_local(self, int answer, long long now) except -1
     cdef int answer_locals(self) except -1
     cdef int note(self, object change) except -1
-    cdef int give_context(self, Unit* unit, long long count) except -1
-    cdef int end_batch(self) except -1
     cdef int unfollow(self, str reason, long long now) except -1
     cdef bint streaming(self) noexcept
     cdef bint settled(self) noexcept
@@ -94,8 +80,6 @@ cdef class HomeRoute:
     cdef bint _in_pubsub(self) noexcept
     cdef int _frame(self, long long now) except -1
     cdef int _confirmation(self, int kind, long long now) except -1
-    cdef int _count(self, Pending* entry, long long now) except -1
-    cdef int _count_bytes(self, Pending* entry, long long request, long long response) except -1
     cdef int _complete(self, long long now) except -1
     cdef int _unanswered(self) except -1
     cdef int _begin_transaction(self) except -1
@@ -104,14 +88,7 @@ cdef class HomeRoute:
     cdef int _go_raw(self, str reason) except -1
     cdef int _pass(self) except -1
     cdef int _settle(self, Pending* entry) except -1
-    cdef int _trace(self, Pending* entry, int awaiting, long long now) except -1
-    cdef int _span(self, Pending* entry, long long now, int found) except -1
-    cdef int _lost(self, Pending* entry, str error_type, long long now) except -1
-    cdef int _consume_context(self) except -1
-    cdef int _let_transaction_go(self) except -1
-    cdef int _forget_span(self, Pending* entry) except -1
     cdef int _clear(self) except -1
     cdef const char* _insert_locals(self, const char* unsent, const char* upto) except NULL
     cdef bytes _local_answer(self, int answer)
     cdef int _deliver(self, const char* data, Py_ssize_t n) except -1
-    cdef int _apply(self, object change) except -1

@@ -8,7 +8,6 @@ import inspect
 from collections import deque
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
-from libc.stdlib cimport free
 from libc.string cimport memcmp
 
 from sidecar.relay.channel cimport HOLD, Channel
@@ -17,23 +16,11 @@ from sidecar.relay.pending cimport (
     BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, ENDS, EXEC_REPLY, HELLO_REPLY, LOCAL, MONITOR_REPLY, MULTI_REPLY, NOTED, OPENS, PLANNED, Pending,
     PendingQueue, QUEUED, REFUSAL, REPLY, RESET_REPLY, SILENT, SUBSCRIPTION_SHIFT, SYNC_REPLY, UNMEASURED,
 )
+from sidecar.relay.recorder cimport Recorder
 from sidecar.relay.reply_framer cimport ReplyFramer
 from sidecar.relay.shared cimport Relay, now_ns
-from telemetry import lookups
 from telemetry cimport spans
-from telemetry.ledger cimport Ledger, Row
-from telemetry.spans cimport Identity, Tracer, Unit
-
-cdef enum:         # telemetry/lookups.py
-    NIL_RULE = 1
-    EMPTY_RULE = 2
-    ZERO_RULE = 3
-    EACH_RULE = 4
-    ARGUMENTS_RULE = 5
-
-if (NIL_RULE, EMPTY_RULE, ZERO_RULE, EACH_RULE, ARGUMENTS_RULE) != \
-        (lookups.NIL, lookups.EMPTY, lookups.ZERO, lookups.EACH, lookups.ARGUMENTS):
-    raise ImportError("the rules of telemetry.lookups have other numbers in sidecar.relay.home")
+from telemetry.spans cimport Identity
 
 cdef Py_ssize_t _PENDING_MAX = 2_000_000       # commands in flight in one session: 80 MB; beyond it the session goes raw
 
@@ -76,9 +63,9 @@ cdef class HomeRoute:
 
     def __init__(self, Relay relay not None, Owner owner not None, sock, Identity who not None):
         self.relay = relay
-        self.who = who
         self.owner = owner
         self.replies = ReplyFramer()
+        self.recorder = Recorder(relay, self.replies, who)
         self.pending = PendingQueue()
         self.upstream = Channel(relay.poller, owner, sock, self._readable, self._drained)
 
@@ -101,9 +88,8 @@ cdef class HomeRoute:
         entry.unit = NULL
         entry.key = NULL
         if self.relay.tracer.enabled and awaiting < SILENT:
-            self._trace(entry, awaiting, now)
-            self.first = self.start = NULL
-            self.container = 0
+            self.recorder.assign(entry, awaiting, now)
+            self.recorder.request(NULL, NULL, NULL, 0, 0)
         if awaiting == MONITOR_REPLY:
             self.monitoring += not silent
         elif awaiting == RESET_REPLY:
@@ -412,15 +398,15 @@ cdef class HomeRoute:
         if self.executing:
             entry = self.queued.front()
             entry.flags |= QUEUED
-            self._count(entry, now)
+            self.recorder.replied(entry, now)
             if entry.flags & PLANNED:
                 self.queued_plans.popleft()
                 self.planned -= 1
             if entry.flags & NOTED:
                 change = self.queued_notes.popleft()
                 if framer.type != ERROR and framer.type != BIG_ERROR:
-                    self._apply(change)
-            self._forget_span(entry)
+                    self.recorder.apply(change)
+            self.recorder.release(entry)
             self.queued.pop()
             self.executing -= 1
             if self.executing:
@@ -455,233 +441,7 @@ cdef class HomeRoute:
             front.expected += -1 if front.expected > 0 else 1
             if front.expected == 0:
                 return self._complete(now)
-            self._count_bytes(front, 0, self.replies.size)
-        return 0
-
-    cdef int _count(self, Pending* entry, long long now) except -1:
-        """Write one command, whose reply is in the framer, to the ledger."""
-        cdef Ledger ledger = self.relay.ledger
-        cdef ReplyFramer framer = self.replies
-        cdef long long duration = now - entry.at_ns if not entry.flags & (BLOCKS | QUEUED) else -1
-        cdef Row* row
-        cdef long long hits = 0, misses = 0
-        cdef Tracer tracer = self.relay.tracer
-        if entry.awaiting >= REFUSAL or not (ledger.enabled or entry.unit != NULL or tracer.enabled):
-            return 0
-        if framer.type == ERROR or framer.type == BIG_ERROR:
-            if ledger.enabled:
-                ledger.error(entry.command, framer.head, framer.head_length, duration, entry.size, framer.size)
-        else:
-            if ledger.enabled:
-                row = ledger.reply(entry.command, duration, entry.size, framer.size)
-                if entry.flags & BLOCKS and not entry.flags & QUEUED:
-                    ledger.blocked(entry.command, now - entry.at_ns)
-            else:
-                row = ledger.row(entry.command)
-            if entry.command == 0:
-                if self.relay.on_unknown is not None:
-                    self.relay.on_unknown()
-            elif row.rule:
-                if row.rule == EACH_RULE:
-                    hits, misses = framer.count - framer.nulls, framer.nulls
-                elif row.rule == ARGUMENTS_RULE:
-                    hits, misses = framer.integer, entry.expected - framer.integer
-                elif row.rule == NIL_RULE:
-                    hits = not framer.null and (framer.count != 0 or framer.type not in (ARRAY, SET, MAP))
-                elif row.rule == EMPTY_RULE:
-                    hits = not framer.null and framer.count != 0
-                elif row.rule == ZERO_RULE:
-                    hits = framer.integer != 0
-                if row.rule < EACH_RULE:
-                    misses = not hits
-                if ledger.enabled:
-                    row.totals.hits += hits
-                    row.totals.misses += misses
-        if entry.unit != NULL:
-            self._span(entry, now, spans.MISS if misses else spans.HIT if hits else 0)
-        elif tracer.enabled and not tracer.exported and now - entry.at_ns > tracer.slow_ns and \
-                tracer.treatment(entry.command, NULL, 0) in (spans.TRACED, spans.TRACED_ALONE):
-            entry.unit = tracer.root()
-            self._span(entry, now, 0)
-        return 0
-
-    cdef int _span(self, Pending* entry, long long now, int found) except -1:
-        """Tell the tracer that the command has its reply, which is in the framer. found: HIT, MISS or 0."""
-        cdef Tracer tracer = self.relay.tracer
-        cdef ReplyFramer framer = self.replies
-        cdef long long since = entry.at_ns if entry.at_ns > self.answered_ns else self.answered_ns
-        cdef int flags = found
-        cdef bint failed = framer.type == ERROR or framer.type == BIG_ERROR
-        cdef const char* error = NULL
-        cdef int length = 0
-        if failed:
-            flags |= spans.ERROR_REPLY
-            error = framer.head
-            length = framer.head_length
-            if length and error[length - 1] == 13:
-                length -= 1
-        if entry.flags & BLOCKS:
-            flags |= spans.BLOCKED
-        elif not entry.flags & QUEUED and now - since > tracer.slow_ns:
-            flags |= spans.SLOW
-        if entry.flags & (OPENS | ENDS):
-            entry.unit.request += entry.size
-            entry.unit.response += framer.size
-            if entry.flags & OPENS and not failed:
-                return 0
-            if entry.unit == self.transaction:                # refused: what follows runs by itself
-                self._let_transaction_go()
-            return tracer.close(entry.unit, self.who, now, flags, error, length)
-        if not failed and not flags & spans.SLOW and tracer.pass_by(entry.unit, now, entry.size, framer.size):
-            return 0
-        return tracer.done(entry.unit, self.who, entry.command, entry.at_ns, now, entry.size, framer.size, flags, error, length, entry.key)
-
-    cdef int _lost(self, Pending* entry, str error_type, long long now) except -1:
-        """A command ends without a reply. error_type: why, "" when none was to come."""
-        cdef bytes text = error_type.encode()
-        if entry.awaiting >= REFUSAL:
-            return 0
-        if self.relay.ledger.enabled:
-            self.relay.ledger.lost(entry.command, error_type, entry.size)
-        if entry.unit == NULL:
-            return 0
-        if entry.flags & ENDS and entry.unit.form == spans.TRANSACTION:
-            return self.relay.tracer.close(entry.unit, self.who, now, 0, text, len(text))
-        if entry.flags & OPENS and entry.unit.form == spans.TRANSACTION:
-            return 0
-        return self.relay.tracer.done(entry.unit, self.who, entry.command, entry.at_ns, now, entry.size, 0, spans.BLOCKED if entry.flags & BLOCKS else 0,
-                                      text, len(text), entry.key)
-
-    # ---- spans -----------------------------------------------------------------------------------------------------------------
-
-    cdef int _trace(self, Pending* entry, int awaiting, long long now) except -1:
-        """Say which unit the command belongs to."""
-        cdef Tracer tracer = self.relay.tracer
-        cdef Unit* unit
-        cdef int treatment
-        if not tracer.exported and self.context == NULL and self.transaction == NULL:
-            return 0                                          # told only if it is slow, which its reply will show
-        if awaiting == RESET_REPLY and self.transaction != NULL:
-            self._let_transaction_go()
-        if (awaiting == EXEC_REPLY or awaiting == DISCARD_REPLY) and self.transaction != NULL:
-            entry.unit = self.transaction                     # with its reference
-            entry.flags |= ENDS
-            self.transaction = NULL
-            return 0
-        # A subcommand that the engine does not know is treated as what it is of: clients try what may be there.
-        treatment = tracer.treatment(self.container if entry.command == 0 else entry.command, self.first, self.first_length)
-        if treatment == spans.UNTRACED:
-            return self._consume_context() if self.transaction == NULL or self.context_is_inside else 0
-        if treatment == spans.PASSED_OVER:
-            return 0
-        if awaiting == MULTI_REPLY and self.transaction == NULL:
-            self.transaction = tracer.transaction(self.context, entry.command, now)
-            self._consume_context()
-            unit = self.transaction
-            entry.flags |= OPENS
-        elif self.context != NULL and treatment != spans.TRACED_ALONE and (self.transaction == NULL or self.context_is_inside):
-            unit = self.context
-            if unit.count == 0:
-                unit.start_ns = now
-            unit.count += 1
-            unit.refs += 1                                    # before the context gives back its own
-            self._consume_context()
-            unit.refs -= 1
-        elif self.transaction != NULL:
-            unit = self.transaction
-            unit.count += 1
-        else:
-            if self.batch == NULL:
-                self.batch = tracer.root()
-            unit = self.batch
-            if unit.count == 0:
-                unit.start_ns = now
-            unit.count += 1
-            if unit.count == 2:
-                tracer.surround(unit)
-        unit.refs += 1
-        entry.unit = unit
-        if tracer.wants_keys and self.start != NULL:
-            entry.key = tracer.key(entry.command, self.start, self.end)
-        return 0
-
-    cdef int give_context(self, Unit* unit, long long count) except -1:
-        """The next `count` commands belong to this unit (NULL: to none), whose reference is handed over."""
-        if self.context != NULL:
-            self.relay.tracer.release(self.context, self.who)
-        self.context = unit
-        self.context_left = count
-        self.context_is_inside = self.transaction != NULL
-        if unit != NULL and count > 1:
-            self.relay.tracer.surround(unit)
-        return 0
-
-    cdef int _consume_context(self) except -1:
-        """One of the commands that the context was given for."""
-        cdef Unit* unit = self.context
-        if unit != NULL:
-            self.context_left -= 1
-            if self.context_left <= 0:
-                self.context = NULL
-                self.relay.tracer.release(unit, self.who)
-        return 0
-
-    cdef int end_batch(self) except -1:
-        """The requests of one read are taken, and its bytes no more there."""
-        cdef Unit* unit = self.batch
-        self.first = self.start = NULL
-        self.container = 0
-        if unit != NULL:
-            self.batch = NULL
-            self.relay.tracer.release(unit, self.who)
-        return 0
-
-    cdef int _let_transaction_go(self) except -1:
-        cdef Unit* unit = self.transaction
-        if unit != NULL:
-            self.transaction = NULL
-            self.relay.tracer.release(unit, self.who)
-        return 0
-
-    cdef int _forget_span(self, Pending* entry) except -1:
-        """The command is no more in flight."""
-        if entry.key != NULL:
-            free(entry.key)
-            entry.key = NULL
-        if entry.unit != NULL:
-            if entry.unit.refs > 1:
-                entry.unit.refs -= 1
-            else:
-                self.relay.tracer.release(entry.unit, self.who)
-            entry.unit = NULL
-        return 0
-
-    cdef int note(self, object change) except -1:
-        """What the success of the request that is expected next changes in `who`."""
-        if self.notes is None:
-            self.notes = deque()
-        self.notes.append(change)
-        return 0
-
-    cdef int _apply(self, object change) except -1:
-        for name, value in change:
-            if name == "lib-name":
-                self.who.lib_name = value
-            elif name == "lib-ver":
-                self.who.lib_version = value
-            elif name == "name":
-                self.who.client_name = value
-            elif name == "user":
-                self.who.user = value
-            else:
-                self.who.database = value
-        self.who.changed()
-        return 0
-
-    cdef int _count_bytes(self, Pending* entry, long long request, long long response) except -1:
-        """Bytes of a command beside those of its own reply and the request that it answers."""
-        if self.relay.ledger.enabled and entry.awaiting < REFUSAL:
-            self.relay.ledger.add_bytes(entry.command, request, response)
+            self.recorder.add_bytes(front, 0, self.replies.size)
         return 0
 
     cdef int _settle(self, Pending* entry) except -1:
@@ -691,7 +451,7 @@ cdef class HomeRoute:
             self.blocking -= 1
             self.relay.blocking -= 1
         if entry.unit != NULL:
-            self._forget_span(entry)
+            self.recorder.release(entry)
         return 0
 
     cdef int _complete(self, long long now) except -1:
@@ -704,7 +464,7 @@ cdef class HomeRoute:
                 and memcmp(framer.head, b"QUEUED", 6) == 0:
             if entry.awaiting != REPLY and entry.awaiting != HELLO_REPLY:    # what it does inside EXEC cannot be followed
                 return self._go_raw("transaction")
-            self._count_bytes(&entry, 0, framer.size)
+            self.recorder.add_bytes(&entry, 0, framer.size)
             moved = self.queued.push()
             moved[0] = entry
             if entry.flags & PLANNED:
@@ -721,19 +481,19 @@ cdef class HomeRoute:
             entry.unit = NULL                  # it has moved, and the key with it
             entry.key = NULL
             self._settle(&entry)
-            self.answered_ns = now
+            self.recorder.answered_ns = now
             return self._unanswered()
-        self._count(&entry, now)
+        self.recorder.replied(&entry, now)
         if entry.flags & PLANNED:
             self.plans.popleft()
             self.planned -= 1
         if entry.flags & NOTED:
             change = self.notes.popleft()
             if not failed:
-                self._apply(change)
+                self.recorder.apply(change)
         self.pending.pop()
         self._settle(&entry)
-        self.answered_ns = now
+        self.recorder.answered_ns = now
         self.silent_block = False
         if not failed:
             self.answered_well = True
@@ -770,7 +530,7 @@ cdef class HomeRoute:
         self.monitor = self.pushes = self.answered_well = False
         self.subscriptions[0] = self.subscriptions[1] = self.subscriptions[2] = 0
         self.subscription_sum = self.shard_sum = 0
-        self._apply((("name", ""), ("user", ""), ("database", 0)))
+        self.recorder.apply((("name", ""), ("user", ""), ("database", 0)))
         return 0
 
     cdef int _end_transaction(self) except -1:
@@ -779,8 +539,8 @@ cdef class HomeRoute:
         self.executing = 0
         if self.queued is not None:
             while self.queued.length:          # never executed
-                self._count_bytes(self.queued.front(), self.queued.front().size, 0)
-                self._forget_span(self.queued.front())
+                self.recorder.add_bytes(self.queued.front(), self.queued.front().size, 0)
+                self.recorder.release(self.queued.front())
                 self.queued.pop()
         if self.queued_notes:
             self.queued_notes.clear()
@@ -798,9 +558,9 @@ cdef class HomeRoute:
             entry = front[0]
             self.pending.pop()
             if entry.awaiting == SILENT:
-                self._lost(&entry, "", now_ns() if entry.unit != NULL else 0)
+                self.recorder.lost(&entry, "", now_ns() if entry.unit != NULL else 0)
                 if entry.flags & NOTED:
-                    self._apply(self.notes.popleft())
+                    self.recorder.apply(self.notes.popleft())
             self._settle(&entry)
             if entry.flags & BLOCKS:
                 self.silent_block = True
@@ -816,30 +576,31 @@ cdef class HomeRoute:
             front = self.pending.front()
         return 0
 
+    cdef int note(self, object change) except -1:
+        """What the success of the request that is expected next changes in what is known about the client."""
+        if self.notes is None:
+            self.notes = deque()
+        self.notes.append(change)
+        return 0
+
     # ---- endings ---------------------------------------------------------------------------------------------------------------
 
     cdef int forget(self, str error_type) except -1:
         """Count what will never get a reply."""
         cdef Pending entry
-        cdef Unit* unit = self.transaction
         cdef long long now = now_ns() if self.relay.tracer.enabled else 0
-        cdef bytes text
         while self.pending.length:
             entry = self.pending.front()[0]
             self.pending.pop()
-            self._lost(&entry, error_type, now)
+            self.recorder.lost(&entry, error_type, now)
             self._settle(&entry)
-        if unit != NULL:
-            text = error_type.encode()
-            self.relay.tracer.close(unit, self.who, now, 0, text, len(text))
+        self.recorder.transaction_lost(error_type, now)
         return self._clear()
 
     cdef int _clear(self) except -1:
         """Nothing is in flight any more."""
         self._end_transaction()
-        self._let_transaction_go()
-        self.end_batch()
-        self.give_context(NULL, 0)
+        self.recorder.forget()
         if self.plans:
             self.plans.clear()
         if self.notes:

@@ -153,11 +153,8 @@ cdef class Session(Owner):
             p = framer.next(p, end)
             if framer.event == FRAME:
                 command = framer.command
-                route.first = framer.first
-                route.first_length = framer.first_length
-                route.start = start if framer.size == p - start else NULL
-                route.end = p
-                route.container = framer.container.id if framer.container != NULL else 0
+                route.recorder.request(start if framer.size == p - start else NULL, p, framer.first, framer.first_length,
+                                       framer.container.id if framer.container != NULL else 0)
                 if command != NULL and command.kind == PLAIN and not framer.is_inline and not self.replies_off and not self.skip_next:
                     route.expect(REPLY, command.id, 0, framer.argc - 1, framer.size, False, now)
                 elif command != NULL and command.kind == TRACEPARENT and not framer.is_inline and not route.raw and not route.unmeasured:
@@ -202,7 +199,7 @@ cdef class Session(Owner):
                 self.held_parsed = end - start
         else:
             self._forward(unsent, end - unsent)
-        route.end_batch()
+        route.recorder.end_batch()
         if route.locals:
             route.answer_locals()
             if self.client.length > _UNREAD_MAX:   # the engine has no part in these: nothing else slows the client down
@@ -235,7 +232,7 @@ cdef class Session(Owner):
         elif context is not None and self.relay.tracer.enabled:
             trace_id, parent_id, trace_flags, state, count = context
             unit = self.relay.tracer.below(trace_id, parent_id, trace_flags, state, len(state))
-        route.give_context(unit, count)
+        route.recorder.give_context(unit, count)
         self.relay.ledger.count("trace.contexts", "accepted" if answer == ACCEPTED else "invalid")
         if self.replies_off:
             return 0
@@ -259,6 +256,7 @@ cdef class Session(Owner):
         cdef Py_ssize_t identifier
         cdef list args = None
         cdef bytes request
+        cdef const char* first = NULL
         cdef int kind, awaiting = REPLY, flags = 0
         cdef long long argc
         if framer.is_inline:
@@ -277,12 +275,10 @@ cdef class Session(Owner):
                 return 0
             framer.inline_command(args[0], args[1] if len(args) > 1 else None)
             framer.argc = len(args)
-            route.container = framer.container.id if framer.container != NULL else 0
-            route.start = NULL                 # an inline request shows no key
-            route.first = NULL
             if len(args) > 1:
-                route.first = args[1]
-                route.first_length = len(args[1])
+                first = args[1]
+            route.recorder.request(NULL, NULL, first, len(args[1]) if len(args) > 1 else 0,    # an inline request shows no key
+                                   framer.container.id if framer.container != NULL else 0)
         command = framer.command
         kind = command.kind if command != NULL else <int>PLAIN
         identifier = command.id if command != NULL else 0
@@ -391,7 +387,7 @@ cdef class Session(Owner):
         self.task = None
         if not self.closed:
             self._apply(plan, request, command, now)
-            self.route.end_batch()
+            self.route.recorder.end_batch()
             if plan is None or not plan.sync:
                 self._release()
 
@@ -481,7 +477,7 @@ cdef class Session(Owner):
             self.close()
         else:
             if self.route.upstream.paused & BACKLOG:
-                self.route.answered_ns = now_ns()      # no command is slow for a client that did not read
+                self.route.recorder.answered_ns = now_ns()      # no command is slow for a client that did not read
             self.route.upstream.resume(BACKLOG)
             if self.route.upstream.length == 0:
                 self.client.resume(BACKLOG)
