@@ -63,6 +63,7 @@ cdef class Poller:
             self.epoll = -1
 
     def dispatch(self):
+        """Serve the channels that are ready, EVENTS of them at most. How many were."""
         cdef epoll_event events[EVENTS]
         cdef Channel channel
         cdef unsigned int ready
@@ -85,6 +86,7 @@ cdef class Poller:
                         channel.owner.hung_up(channel)
             except Exception as error:
                 self.fault(channel.owner, error)
+        return n
 
     cdef int fault(self, object owner, Exception error) except -1:
         """A fault of ours ends one session, not the others."""

@@ -57,6 +57,13 @@ cdef class Relay:
         for session in list(self.sessions):
             session.go_on()
 
+    def last_replies(self, double limit_s):
+        """Hand on what an engine that has ended had answered, for as long as there is some, or limit_s seconds."""
+        cdef long long until = now_ns() + <long long>(limit_s * 1e9)
+        self.stop_requests()
+        while self.poller.dispatch() > 0 and now_ns() < until:
+            pass
+
     @property
     def quiet(self):
         """Nothing is in flight but commands that wait by nature."""

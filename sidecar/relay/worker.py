@@ -37,6 +37,8 @@ _DRAIN_LOOK_S = 0.1
 """Between looks at whether only clients that take nothing are left; else the last reply ends the drain at once."""
 _LAST_WORDS_S = 1.0
 """For the last snapshot, when the supervisor is slow to read."""
+_LAST_REPLIES_S = 0.5
+"""For what an engine that has ended had answered; there is an end to it anyway, unless the engine is alive."""
 _REFRESH_INTERVAL_S = 1.0
 """At most so often an unknown command makes the supervisor read the command table again."""
 
@@ -87,6 +89,7 @@ class Worker:
         if self._listener is not None:
             self._listener.close()
         if self._relay is not None:
+            self._relay.last_replies(_LAST_REPLIES_S)
             for session in list(self._relay.sessions):
                 session.close()
         self._tracer.flush()

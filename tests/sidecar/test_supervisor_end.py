@@ -63,6 +63,27 @@ def test_a_command_in_flight_gets_its_reply(start_here: Start) -> None:
     assert replies in ([b"OK"], [True])
 
 
+def test_what_the_engine_has_answered_before_its_end_arrives(start_here: Start) -> None:
+    """More clients than a worker serves in one turn of its loop."""
+    server = start_here("--save", "", "--enable-debug-command", "yes").wait_ready()
+    engine, worker = server.engine, server.worker
+    busy, *clients = (server.connect() for _ in range(600))
+    busy.sendall(b"DEBUG SLEEP 1\r\n")
+    for client in clients:
+        client.sendall(b"GET nothing\r\n")
+    wait_until(lambda: _in_flight(server) == 600, "all wait for the engine")
+    worker.suspend()
+    with socket.socket(socket.AF_UNIX) as last:
+        last.connect(str(server.private_folder / "engine.sock"))
+        last.sendall(b"PING\r\n")
+        assert last.recv(100) == b"+PONG\r\n"  # behind all the others
+    engine.terminate()
+    engine.wait(20)
+    worker.resume()
+    assert {client.recv(100) for client in clients} == {b"$-1\r\n"}
+    assert server.wait_end() == 0
+
+
 def test_who_comes_while_the_server_ends_is_served_nothing(start_here: Start) -> None:
     server = start_here("--save", "", "--enable-debug-command", "yes").wait_ready()
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as busy:
