@@ -10,7 +10,7 @@ import gzip
 import http.client
 import logging
 import socket
-import time
+import threading
 import urllib.request
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -19,7 +19,15 @@ from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError, SSLError, TimeoutError  # noqa: A004
+from urllib3.exceptions import (
+    DecodeError,
+    HTTPError,
+    InvalidHeader,
+    NewConnectionError,
+    ProtocolError,
+    SSLError,
+    TimeoutError,  # noqa: A004
+)
 
 from telemetry.otlp import trust
 from telemetry.otlp.messages import BadAnswerError, rejected, to_json
@@ -57,7 +65,29 @@ class HttpTransport(RetryingTransport):
         body = to_json(self.signal, request) if self._json else request
         if self.settings.gzip:
             body = gzip.compress(body, 6)
-        deadline = time.monotonic() + timeout_s
+        overdue = threading.Event()
+
+        def give_up() -> None:
+            overdue.set()
+            self._hang_up()
+
+        # A timeout of urllib3 begins anew with each byte that comes.
+        watch = threading.Timer(timeout_s, give_up)
+        watch.daemon = True
+        watch.start()
+        try:
+            outcome = self._exchange(body, timeout_s)
+        finally:
+            watch.cancel()
+        # An answer that was cut off may look whole.
+        return Outcome("deadline", again=True) if overdue.is_set() else outcome
+
+    def abort(self) -> None:
+        """See RetryingTransport."""
+        self._hang_up()
+        self._manager.clear()
+
+    def _exchange(self, body: bytes, timeout_s: float) -> Outcome:
         try:
             response = self._manager.request(
                 "POST",
@@ -71,7 +101,7 @@ class HttpTransport(RetryingTransport):
             )
             answer = None
             try:
-                answer = _read(response, deadline)
+                answer = _read(response)
             finally:
                 if answer is None:  # the rest of it is not read
                     response.close()
@@ -84,17 +114,18 @@ class HttpTransport(RetryingTransport):
             garbage = any(isinstance(cause, http.client.HTTPException) for cause in _causes(error))
             gone = any(isinstance(cause, ConnectionError) for cause in _causes(error))
             return Outcome("bad_answer") if garbage and not gone else Outcome("unavailable", again=True)
+        except (DecodeError, InvalidHeader):
+            return Outcome("bad_answer")
         except HTTPError:
             return Outcome("unavailable", again=True)
         return self._judge(response, answer)
 
-    def abort(self) -> None:
-        """See RetryingTransport: the thread that reads from the connection finds its end."""
+    def _hang_up(self) -> None:
+        """From another thread: the one that uses the connection finds its end."""
         sock = getattr(self._connection, "sock", None)
         if sock is not None:
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
-        self._manager.clear()
 
     def _judge(self, response: Any, answer: bytes | None) -> Outcome:
         status = response.status
@@ -145,12 +176,12 @@ class HttpTransport(RetryingTransport):
         return manager
 
 
-def _read(response: Any, deadline: float) -> bytes | None:
-    """The answer's body; None when it is longer than any answer to us can be, or takes too long."""
+def _read(response: Any) -> bytes | None:
+    """The answer's body; None when it is longer than any answer to us can be."""
     body = bytearray()
     while chunk := response.read(_CHUNK_BYTES):
         body += chunk
-        if len(body) > _ANSWER_BYTES_MAX or time.monotonic() > deadline:
+        if len(body) > _ANSWER_BYTES_MAX:
             return None
     return bytes(body)
 

@@ -295,6 +295,71 @@ def test_a_port_of_something_else_is_a_failure_with_a_reason(
     assert log.events("export.fault") == []
 
 
+_SLOW = {
+    "status": (b"", b"H"),
+    "header": (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+    "continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "body": (b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"x"),
+    "error": (b"HTTP/1.1 503 Later\r\nContent-Length: 100000\r\n\r\n", b"x"),
+}
+
+
+@pytest.mark.parametrize(("begins", "drips"), _SLOW.values(), ids=_SLOW)
+def test_an_answer_that_comes_byte_by_byte_costs_the_deadline(
+    begins: bytes, drips: bytes, connect: Connect, stats: ExportStats
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):  # until it hangs up
+                connection.recv(1 << 16)
+                connection.sendall(begins)
+                while True:
+                    connection.sendall(drips)
+                    threading.Event().wait(0.05)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        transport = connect(signal_for(endpoint, "http/protobuf", EXPORTER_OTLP_TIMEOUT="700"))
+        began = time.monotonic()
+        assert reason_of(transport) == "deadline"
+        assert time.monotonic() - began < 5
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+    assert stats.failures() == {("traces", "deadline"): 1}
+
+
+@pytest.mark.parametrize("header", ["Content-Encoding: gzip", "Content-Length: 1, 2"])
+def test_an_answer_that_cannot_be_read_is_not_asked_for_again(
+    header: str, connect: Connect, stats: ExportStats
+) -> None:
+    asked = 0
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            nonlocal asked
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection, contextlib.suppress(ConnectionError):
+                        asked += 1
+                        connection.sendall(f"HTTP/1.1 200 OK\r\n{header}\r\n\r\nno such thing".encode())
+                        connection.shutdown(socket.SHUT_WR)
+                        while connection.recv(1 << 16):
+                            pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        assert reason_of(connect(signal_for(endpoint, "http/protobuf"))) == "bad_answer"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(PATIENCE_S)
+    assert asked == 1
+    assert stats.failures() == {("traces", "bad_answer"): 1}
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_what_a_receiver_rejects_is_counted_and_logged_once(
     protocol: str, receive: Receive, connect: Connect, stats: ExportStats, log: Log
