@@ -181,7 +181,8 @@ cdef class Channel:
                 bigger = <char*>malloc(capacity)
                 if bigger == NULL:
                     raise MemoryError
-                memcpy(bigger, self.backlog + self.start, self.length)
+                if self.length:     # else there may be no backlog yet
+                    memcpy(bigger, self.backlog + self.start, self.length)
                 free(self.backlog)
                 self.backlog = bigger
                 self.capacity = capacity

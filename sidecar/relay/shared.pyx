@@ -35,6 +35,8 @@ cdef class Relay:
     cdef int keep(self, const char* p, size_t n) except -1:
         """Bytes that go on with those that follow: one write instead of two."""
         cdef char* bigger
+        if n == 0:     # then there may be no memory yet, and C forbids to copy nothing to nowhere
+            return 0
         if self.kept_length + n > self.kept_capacity:
             bigger = <char*>realloc(self.kept, self.kept_length + n + self.buffer_size)
             if bigger == NULL:
