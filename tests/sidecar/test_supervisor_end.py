@@ -65,16 +65,20 @@ def test_a_command_in_flight_gets_its_reply(start_here: Start) -> None:
 
 def test_what_the_engine_has_answered_before_its_end_arrives(start_here: Start) -> None:
     """More clients than a worker serves in one turn of its loop."""
-    server = start_here("--save", "", "--enable-debug-command", "yes").wait_ready()
-    engine, worker = server.engine, server.worker
-    busy, *clients = (server.connect() for _ in range(600))
-    busy.sendall(b"DEBUG SLEEP 1\r\n")
+    server = start_here("--save", "").wait_ready()
+    engine, worker, path = server.engine, server.worker, str(server.private_folder / "engine.sock")
+    clients = [server.connect() for _ in range(600)]
+    for client in clients:
+        client.sendall(b"PING\r\n")
+    assert {client.recv(100) for client in clients} == {b"+PONG\r\n"}
+    engine.suspend()
     for client in clients:
         client.sendall(b"GET nothing\r\n")
     wait_until(lambda: _in_flight(server) == 600, "all wait for the engine")
     worker.suspend()
+    engine.resume()
     with socket.socket(socket.AF_UNIX) as last:
-        last.connect(str(server.private_folder / "engine.sock"))
+        last.connect(path)
         last.sendall(b"PING\r\n")
         assert last.recv(100) == b"+PONG\r\n"  # behind all the others
     engine.terminate()
