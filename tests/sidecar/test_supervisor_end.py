@@ -82,7 +82,7 @@ def test_what_the_engine_has_answered_before_its_end_arrives(start_here: Start) 
         last.sendall(b"PING\r\n")
         assert last.recv(100) == b"+PONG\r\n"  # behind all the others
     engine.terminate()
-    engine.wait(20)
+    wait_until(lambda: "shutting down" in server.get("/readyz")[1], "the worker is told to end")
     worker.resume()
     assert {client.recv(100) for client in clients} == {b"$-1\r\n"}
     assert server.wait_end() == 0
