@@ -24,7 +24,7 @@ from typing import Any, TypeVar, overload
 
 from opentelemetry import trace as otel
 
-from telemetry.clientlink import Link, Packed, Tracing, is_error_reply
+from telemetry.clientlink import Link, Packed, Tracing
 
 _Client = TypeVar("_Client")
 
@@ -71,16 +71,11 @@ class _Sync(_Traced):
             try:
                 reply = self._sidecar_base.read_response(self, *args, **kwargs)
             except Exception as error:
-                if link.is_ours(error):
-                    continue
-                if is_error_reply(error):
-                    link.answered(error)
-                raise
-            if link.is_ours(reply):
-                continue
-            if not kwargs.get("push_request"):
-                link.answered(reply)
-            return reply
+                if not link.keeps(error):
+                    raise
+            else:
+                if not link.keeps(reply, push=bool(kwargs.get("push_request"))):
+                    return reply
 
     def connect(self) -> None:
         began = time.time_ns()
@@ -98,16 +93,11 @@ class _Async(_Traced):
             try:
                 reply = await self._sidecar_base.read_response(self, *args, **kwargs)
             except Exception as error:
-                if link.is_ours(error):
-                    continue
-                if is_error_reply(error):
-                    link.answered(error)
-                raise
-            if link.is_ours(reply):
-                continue
-            if not kwargs.get("push_request"):
-                link.answered(reply)
-            return reply
+                if not link.keeps(error):
+                    raise
+            else:
+                if not link.keeps(reply, push=bool(kwargs.get("push_request"))):
+                    return reply
 
     async def connect(self) -> None:
         began = time.time_ns()

@@ -171,7 +171,15 @@ class Link:
         self._hello = names == ("HELLO",)
         return count
 
-    def is_ours(self, reply: Any) -> bool:
+    def keeps(self, reply: Any, push: bool = False) -> bool:
+        """Whether this reply, or error, is not for the application. push: it came while only pushes were asked for."""
+        if self._is_ours(reply):
+            return True
+        if not push and (not isinstance(reply, Exception) or is_error_reply(reply)):
+            self._answered(reply)
+        return False
+
+    def _is_ours(self, reply: Any) -> bool:
         """Whether this reply, or error reply, answers our TRACEPARENT; it is settled then.
 
         A push may arrive before it; that is a list, while ours is OK or an error.
@@ -188,7 +196,7 @@ class Link:
         self._due.popleft()
         return True
 
-    def answered(self, reply: Any) -> None:
+    def _answered(self, reply: Any) -> None:
         """The application gets this reply, or error reply."""
         if self._received < self._sent:
             self._received += 1

@@ -129,16 +129,21 @@ cdef class Tracer:
         if self.exported:
             self.drops[reason] += 1
 
+    cdef inline void _ended(self, Unit* unit, long long end_ns, long long request, long long response) noexcept nogil:
+        """What a command leaves to the span around it."""
+        unit.end_ns = end_ns
+        if unit.form == SINGLE:
+            unit.count = 0                     # a span around later ones has nothing of it
+        else:
+            unit.request += request
+            unit.response += response
+
     cdef inline bint pass_by(self, Unit* unit, long long end_ns, long long request, long long response) noexcept nogil:
         """A command of the unit has ended well and in time: whether there is no more to it, because such spans of the unit do not go out."""
         if unit.decision != REFUSED:
             return False
-        unit.end_ns = end_ns
-        if unit.form == SINGLE:
-            unit.count = 0
-        else:
-            unit.request += request
-            unit.response += response
+        self._ended(unit, end_ns, request, response)
+        if unit.form != SINGLE:
             unit.omitted += 1
         self.drop(unit.reason)
         return True

@@ -335,12 +335,7 @@ cdef class Tracer:
         cdef bint notable = flags & SLOW or (error_length > 0 and self.exported)
         cdef bint sent
         cdef int reason = OMITTED
-        unit.end_ns = end_ns
-        if unit.form == SINGLE:
-            unit.count = 0                     # a span around later ones has nothing of it
-        else:
-            unit.request += request
-            unit.response += response
+        self._ended(unit, end_ns, request, response)
         if unit.decision == OPEN:
             self._admit(unit, end_ns)
         sent = unit.decision == SENT
