@@ -57,7 +57,7 @@ directives mean what they mean in Valkey; all others go to the engine as they ar
 |---|---|---|---|---|
 """
 _PAGE_END: Final = """
-Not available yet, and refused at the start: TLS (`tls-*`), RDMA (`rdma-*`) and `cluster-enabled yes`.
+Not available yet, and refused at the start: RDMA (`rdma-*`) and `cluster-enabled yes`.
 """
 
 
