@@ -19,6 +19,7 @@ _INDENT: Final = 6
 _USAGE: Final = """\
 Usage: valkey-sidecar [/path/to/valkey.conf] [options] [-]
        valkey-sidecar - (read the configuration from standard input)
+       valkey-sidecar connection-string ... (what clients are given to reach it; see its --help)
        valkey-sidecar -v or --version
        valkey-sidecar -h or --help
 

@@ -149,6 +149,7 @@ class Supervisor:
         self._pidfile: PidFile | None = None
         self._log_shown = False
         self._was_ready = False
+        self._clients_told = False
         self._stop_signal = int(signal.SIGTERM)
         self._stop_asked = asyncio.Event()
         self._insisted = asyncio.Event()
@@ -389,6 +390,19 @@ class Supervisor:
         if ready:
             self._journal.notice("server.ready", f"Ready to accept connections on {self._front.addresses()}.")
             self._notifier.ready()
+            self._tell_clients()
+
+    def _tell_clients(self) -> None:
+        """Once: what clients connect with, its password masked."""
+        if self._clients_told:
+            return
+        self._clients_told = True
+        from sidecar.connection_strings.server import log_line
+
+        settings = self._front.settings
+        socket = None if settings.unixsocket is None else self._configuration.path(settings.unixsocket)
+        if line := log_line(settings, socket, has_password=self._launch.auth_required()):
+            self._journal.notice("server.connection_string", line)
 
     def _tell_end(self, end: End) -> None:
         if not end.explanation:
