@@ -104,6 +104,8 @@ def _mistake(message: str) -> str:
     """What argparse has found, in its own words where they hold no value."""
     if option := re.match(r"argument (--[a-z-]+)(/--[a-z-]+)*: expected one argument", message):
         return f"{option[1]}: it needs a value"
+    if option := re.match(r"argument (--[a-z-]+)(/--[a-z-]+)*: ignored explicit argument", message):
+        return f"{option[1]}: it takes no value"
     if choice := re.fullmatch(r"argument (--[a-z-]+): invalid choice: .* \(choose from (.*)\)", message, re.DOTALL):
         return f"{choice[1]}: choose one of {choice[2].translate(_NO_QUOTES)}"
     option = re.search(r"arguments?:? (--[a-z-]+)", message)
@@ -199,7 +201,7 @@ class _Source:
         if self.rest == ["-"]:
             return self._adapted(parse(_read_standard_input(), "standard input"))
         text = self.rest[0]
-        if not is_uri(text) and not any(mark in text for mark in "=,:"):
+        if not is_uri(text) and not any(mark in text for mark in "=,:!"):
             raise ConnectionStringError(
                 "argument: it is no file, and no connection string: those are like host:6379 or redis://host"
             )
@@ -263,15 +265,14 @@ class _Source:
         if len(connection.endpoints) > 1:
             raise ConnectionStringError("--host, --port: there are several servers: change the string itself")
         given = connection.endpoints[0] if connection.endpoints else None
-        host = self.options.host
-        if host is None:
-            if given is None:
-                raise ConnectionStringError("--port: there is a Unix socket only: give --host, too")
-            host = given.host
+        if given is None and None in (self.options.host, self.options.port):
+            raise ConnectionStringError("--host, --port: there is a Unix socket only: give both")
+        host = self.options.host if given is None or self.options.host is not None else given.host
         check_host(host, "--host")
         if self.options.port is not None:
             return Endpoint(host, read_port(self.options.port, "--port"))
-        return Endpoint(host) if given is None else Endpoint(host, given.port)
+        assert given is not None
+        return Endpoint(host, given.port)
 
 
 def _is_conf_file(argument: str) -> bool:
