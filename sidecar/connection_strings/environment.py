@@ -103,8 +103,8 @@ def format_environment(
         endpoint = connection.only_endpoint("a URI")
         if endpoint is not None:
             lines += [f"{prefix}HOST={endpoint.host}", f"{prefix}PORT={endpoint.port}"]
-        if connection.user is not None:
-            lines.append(f"{prefix}USERNAME={connection.user}")
+        if (user := connection.shown_name(connection.user, masked)) is not None:
+            lines.append(f"{prefix}USERNAME={user}")
         if (password := connection.shown_password(masked)) is not None:
             lines.append(f"{prefix}PASSWORD={password}")
         lines.append(f"{prefix}URI={format_uri(connection, scheme=scheme, masked=masked)}")

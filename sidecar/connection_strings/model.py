@@ -86,6 +86,8 @@ class ConnectionString:
             raise ConnectionStringError("no server: give at least one, as in localhost:6379")
         if self.endpoints and self.unix_path is not None:
             raise ConnectionStringError("server: a Unix socket and a host: give one of them")
+        if self.unix_path is not None and not self.unix_path.startswith("/"):
+            raise ConnectionStringError("Unix socket: its path must begin with a slash")
         if self.unix_path is not None and self.tls:
             raise ConnectionStringError("TLS: there is none through a Unix socket")
         for number, endpoint in enumerate(self.endpoints, start=1):
@@ -115,6 +117,10 @@ class ConnectionString:
         if self.password is None:
             return None
         return MASK if masked else self.password.get_secret_value()
+
+    def shown_name(self, name: str | None, masked: bool) -> str | None:
+        """A user, client or service; masked: what does not look like a name may be a password in the wrong place."""
+        return MASK if name is not None and masked and not _HOST.fullmatch(name) else name
 
     def only_endpoint(self, form: str) -> Endpoint | None:
         """The one server that `form` can name, None with a Unix socket; raises ConnectionStringError for more."""

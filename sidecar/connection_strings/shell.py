@@ -32,8 +32,8 @@ def format_valkey_cli(connection: ConnectionString, *, masked: bool = False) -> 
         words += ["-h", shlex.quote(endpoint.host), "-p", str(endpoint.port)]
     if connection.tls:
         words.append("--tls")
-    if connection.user is not None:
-        words += ["--user", shlex.quote(connection.user)]
+    if (user := connection.shown_name(connection.user, masked)) is not None:
+        words += ["--user", shlex.quote(user)]
     if connection.database:
         words += ["-n", str(connection.database)]
     password = connection.shown_password(masked)

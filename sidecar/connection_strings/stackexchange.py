@@ -4,9 +4,9 @@ Read in the source of StackExchange.Redis (ConfigurationOptions, Format, EndPoin
 for Azure): items are separated by commas, blanks around names and values do not count, names are in any case, the last
 one of a name counts, and nothing can be quoted. Never guesses what a text with a comma in its password means.
 
-Stricter than StackExchange.Redis in two ways, both for the sake of passwords: servers stand before the password (else
-the rest of a password with a comma would become a host name that is looked up and logged), and a host has only the
-characters of host names.
+Stricter than StackExchange.Redis for the sake of passwords: servers stand before a password and an option that it does
+not know (else the rest of a password with a comma would become a host name, which is looked up and logged), a host has
+only the characters of host names, and the path of a Unix socket begins with a slash.
 """
 
 from __future__ import annotations
@@ -105,24 +105,26 @@ def format_stackexchange(connection: ConnectionString, *, masked: bool = False) 
         _check_writable(part, text)
     parts = [str(endpoint) for endpoint in connection.endpoints]
     if connection.unix_path is not None:
+        if "=" in connection.unix_path:
+            raise ConnectionStringError("Unix socket: StackExchange.Redis' form cannot hold an equals sign in a path")
         parts.append(f"!{connection.unix_path}")
-    if connection.user is not None:
-        parts.append(f"user={connection.user}")
+    if (user := connection.shown_name(connection.user, masked)) is not None:
+        parts.append(f"user={user}")
     if password is not None:
         parts.append(f"password={password}")
     if connection.tls != _default_tls(connection.endpoints):
         parts.append(f"ssl={_boolean(connection.tls)}")
     if connection.database is not None:
         parts.append(f"defaultDatabase={connection.database}")
-    if connection.client_name is not None:
-        parts.append(f"name={connection.client_name}")
-    if connection.service_name is not None:
-        parts.append(f"serviceName={connection.service_name}")
+    if (client := connection.shown_name(connection.client_name, masked)) is not None:
+        parts.append(f"name={client}")
+    if (service := connection.shown_name(connection.service_name, masked)) is not None:
+        parts.append(f"serviceName={service}")
     if connection.abort_connect is not None:
         parts.append(f"abortConnect={_boolean(connection.abort_connect)}")
     for name, value in connection.options:
         shown = not masked or (is_known_option(name) and name not in _SECRET_OPTIONS)
-        parts.append(f"{name if shown else MASK}={value if shown else MASK}")
+        parts.append(f"{name}={connection.shown_name(value, masked)}" if shown else f"{MASK}={MASK}")
     return ",".join(parts)
 
 
@@ -139,7 +141,8 @@ class _Reader:
         self._unix_path: str | None = None
         self._fields: dict[str, Any] = {}
         self._options: dict[str, tuple[str, str]] = {}
-        self._password_at = 0
+        self._no_server_after = 0
+        """The last part that may be a password: one without a comma, or its first piece."""
 
     def read(self, text: str) -> ConnectionString:
         for number, padded in enumerate(text.split(","), start=1):
@@ -169,6 +172,8 @@ class _Reader:
             raise ConnectionStringError(f"part {number}: there is no name before the equals sign")
         attribute = _FIELDS.get(name.lower())
         if attribute is None:
+            if not is_known_option(name) or name.lower() == "sentinelpassword":
+                self._no_server_after = number
             spelled = _OTHERS.get(name.lower(), name)
             self._options.pop(spelled.lower(), None)
             self._options[spelled.lower()] = (spelled, value)
@@ -177,15 +182,15 @@ class _Reader:
         elif attribute == "database":
             self._fields[attribute] = _read_integer(value, f"part {number}, defaultDatabase: it must be a number")
         elif attribute == "password":
-            self._password_at = number
+            self._no_server_after = number
             self._fields[attribute] = SecretStr(value) if value else None
         else:
             self._fields[attribute] = value or None
 
     def _server(self, number: int, item: str) -> None:
-        if self._password_at:
+        if self._no_server_after:
             raise ConnectionStringError(
-                f"part {number}: it has no equals sign and stands behind the password (part {self._password_at}): "
+                f"part {number}: it has no equals sign, and part {self._no_server_after} may be a password: "
                 "a password in this form cannot have a comma, and servers come first"
             )
         if item.lower().startswith(("password", "sentinelpassword")):

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from typing import Any, Final, Literal
-from urllib.parse import quote, unquote_plus, unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
+from sidecar.conf import encode
 from sidecar.connection_strings.model import (
     DEFAULT_PORT,
     MASK,
@@ -64,8 +65,8 @@ def format_uri(connection: ConnectionString, *, scheme: Scheme = "redis", masked
     endpoint = connection.only_endpoint("a URI")
     password = connection.shown_password(masked)
     secret = password if password is None or masked else _quoted(password)
-    has_user_info = secret is not None or connection.user is not None
-    user_info = f"{_quoted(connection.user or '')}:{secret or ''}@" if has_user_info else ""
+    user = connection.shown_name(connection.user, masked)
+    user_info = "" if secret is None and user is None else f"{quote(user or '', safe='*')}:{secret or ''}@"
     query = []
     if endpoint is None:
         path = quote(connection.unix_path or "", safe="/")
@@ -76,8 +77,8 @@ def format_uri(connection: ConnectionString, *, scheme: Scheme = "redis", masked
         server = str(endpoint).replace("%", "%25")
         path = "" if connection.database is None else f"/{connection.database}"
         uri = f"{scheme}{'s' if connection.tls else ''}://{user_info}{_ascii(server)}{path}"
-    if connection.client_name is not None:
-        query.append(f"client_name={_quoted(connection.client_name)}")
+    if (client := connection.shown_name(connection.client_name, masked)) is not None:
+        query.append(f"client_name={quote(client, safe='*')}")
     query += [f"{MASK}={MASK}" if masked else f"{name}={value}" for name, value in connection.query]
     return f"{uri}?{'&'.join(query)}" if query else uri
 
@@ -160,12 +161,11 @@ def _read_query(text: str, fields: dict[str, Any], is_unix: bool) -> tuple[tuple
 def _decoded(part: str, text: str, *, in_query: bool = False) -> str:
     if _NOT_ENCODED.search(text):
         raise ConnectionStringError(f"{part}: a % is not followed by two hexadecimal digits: write it as %25")
+    data = encode(text.replace("+", " ") if in_query else text)
     try:
-        if in_query:
-            return unquote_plus(text, errors="strict")
-        return unquote_to_bytes(text).decode()
+        return unquote_to_bytes(data).decode()
     except UnicodeDecodeError:
-        raise ConnectionStringError(f"{part}: the percent-encoded bytes are not UTF-8") from None
+        raise ConnectionStringError(f"{part}: it is not UTF-8 once it is decoded") from None
 
 
 def _quoted(text: str) -> str:

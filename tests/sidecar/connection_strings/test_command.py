@@ -197,7 +197,7 @@ def test_a_form_that_cannot_be_written_is_an_error_and_only_told_among_all() -> 
         (["Hunter2"], "argument: it is no file, and no connection string: those are like host:6379 or redis://host"),
         (
             ["cache,password=a,Hunter2"],
-            "argument: part 3: it has no equals sign and stands behind the password (part 2): ",
+            "argument: part 3: it has no equals sign, and part 2 may be a password: ",
         ),
         (["redis://:Hunter2/@cache"], "argument: an @ stands behind the server: "),
         (["--port", "Hunter2"], "--port: the port must be a number between 1 and 65535"),

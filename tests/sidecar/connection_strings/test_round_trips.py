@@ -63,7 +63,7 @@ _queries = st.lists(st.tuples(_names.map(lambda name: f"x_{name}"), _raw), max_s
 _in_a_uri = _connections(_texts, endpoints=_endpoints.map(lambda one: (one,)), query=_queries)
 _unix = st.builds(
     ConnectionString,
-    unix_path=_plain.map(lambda text: f"/{text.replace('/', '')}x"),
+    unix_path=_plain.map(lambda text: f"/{text.replace('/', '').replace('=', '')}x"),
     user=st.none() | _plain,
     password=st.none() | _plain.map(SecretStr),
     database=st.none() | st.integers(0, 15),

@@ -24,6 +24,7 @@ NO_COMMA = "a password in this form cannot have a comma, and servers come first"
         ("sentinel,serviceName=mymaster", at("sentinel:26379", service_name="mymaster")),
         ("sentinel,serviceName=mymaster,ssl=on", at("sentinel:26379", service_name="mymaster", tls=True)),
         ("localhost,serviceName=", at("localhost:6379")),
+        ("a:1,ssl=false,b:2", at("a:1", "b:2")),
         ("a:1,b:2,b:2,c,password=x", at("a:1", "b:2", "c:6379", password="x")),
         ("::1", at("::1:6379")),
         ("[::1]", at("::1:6379")),
@@ -92,8 +93,10 @@ def test_stackexchange_strings_are_as_short_as_aspires() -> None:
         ("password=Hunter2~Xyzzy", "no server: give at least one, as in localhost:6379"),
         (
             "cache:6379,password=Hunter2~Xyzzy,Hunter2",
-            f"part 3: it has no equals sign and stands behind the password (part 2): {NO_COMMA}",
+            f"part 3: it has no equals sign, and part 2 may be a password: {NO_COMMA}",
         ),
+        ("cache:6379password=a,Hunter2", f"part 2: it has no equals sign, and part 1 may be a password: {NO_COMMA}"),
+        ("cache,sentinelPassword=a,b", f"part 3: it has no equals sign, and part 2 may be a password: {NO_COMMA}"),
         ("cache,passwordHunter2~Xyzzy", "part 2: a password needs an equals sign, as in password=..."),
         ("cache,Password:Hunter2", "part 2: a password needs an equals sign, as in password=..."),
         ("cache,=Hunter2~Xyzzy", "part 2: there is no name before the equals sign"),
@@ -110,7 +113,8 @@ def test_stackexchange_strings_are_as_short_as_aspires() -> None:
         ("cache,defaultDatabase=Hunter2", "part 2, defaultDatabase: it must be a number"),
         ("cache,defaultDatabase=-1", "database: it must be 0 or more, and fit 32 bits"),
         ("!/a,!/b", "part 2: a second Unix socket: give one"),
-        ("!", "Unix socket: it is empty: leave it out"),
+        ("!", "Unix socket: its path must begin with a slash"),
+        ("!cache", "Unix socket: its path must begin with a slash"),
         ("!/a,cache", "server: a Unix socket and a host: give one of them"),
         ("!/a,ssl=true", "TLS: there is none through a Unix socket"),
         ("cache,password=Hunter2~\nXyzzy", "password: a control character, such as a line break, cannot be written"),
@@ -140,3 +144,8 @@ def test_what_stackexchanges_form_cannot_hold_is_an_error_and_a_uri_holds_it(
         format_stackexchange(connection)
     assert str(caught.value) == f"{problem}: choose one without"
     assert parse(format_uri(connection)) == connection
+
+
+def test_a_path_with_an_equals_sign_is_no_server_to_stackexchange_redis() -> None:
+    with pytest.raises(ConnectionStringError, match=r"^Unix socket: .* cannot hold an equals sign in a path$"):
+        format_stackexchange(at(unix_path="/a=b"))

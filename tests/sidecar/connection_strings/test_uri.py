@@ -53,7 +53,7 @@ def test_a_uri_means_what_clients_take_it_for(text: str, expected: ConnectionStr
         ("redis://:Hunter2#Xyzzy@cache", "a # has no meaning here: in a password write it as %23"),
         ("redis://:Hunter2 Xyzzy@cache", "a blank or control character: write it percent-encoded, a blank as %20"),
         ("redis://:Hunter2%@cache", "password: a % is not followed by two hexadecimal digits: write it as %25"),
-        ("redis://:Hunter2%ff@cache", "password: the percent-encoded bytes are not UTF-8"),
+        ("redis://:Hunter2%ff@cache", "password: it is not UTF-8 once it is decoded"),
         ("redis://Hunter2@cache", "user: no colon before the @: write :PASSWORD@ or USER:PASSWORD@"),
         ("redis://:Hunter2%0A@cache", "password: a control character, such as a line break, cannot be written"),
         ("redis://cache:Hunter2", "server: the port must be a number between 1 and 65535"),
