@@ -120,7 +120,7 @@ def _print_connection_string(arguments: list[str]) -> int:
     try:
         text = command.run(arguments, os.environ, replace_arguments)
     except ConnectionStringError as error:
-        sys.stderr.write(f"{_PROGRAM}: {command.NAME}: {error}\n")
+        sys.stderr.write(f"{_PROGRAM} {command.NAME}: {error}\n")
         return _FAILURE
     return _print(text)
 

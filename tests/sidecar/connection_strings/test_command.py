@@ -14,6 +14,7 @@ import pytest
 
 from sidecar.commandline import mode
 from sidecar.connection_strings import command
+from tests.conftest import wait_until
 from tests.sidecar.connection_strings.samples import HARD
 
 _ROOT = Path(__file__).parents[3]
@@ -53,7 +54,7 @@ def refused(done: Done, code: int = 1) -> str:
     """The one line that says why."""
     assert (done.code, done.out) == (code, "")
     (line,) = done.err.splitlines()
-    return line.removeprefix("valkey-sidecar").removeprefix(":").removeprefix(" connection-string: ")
+    return line.removeprefix("valkey-sidecar connection-string: ").removeprefix("valkey-sidecar: ")
 
 
 @pytest.fixture
@@ -222,7 +223,7 @@ def test_a_form_that_cannot_be_written_is_an_error_and_only_told_among_all() -> 
 )
 def test_a_mistake_is_one_line_without_the_password(tmp_path: Path, argv: list[str], problem: str) -> None:
     line = refused(connection_string(*argv, folder=tmp_path))
-    assert line.strip().startswith(problem)
+    assert line.startswith(problem)
     assert "Hunter2" not in line
 
 
@@ -280,6 +281,27 @@ def test_no_process_list_shows_a_password(
     with pytest.raises(Stop):
         command.run(argv, {}, show)
     assert seen == [["connection-string", *shown]]
+
+
+def test_ps_shows_no_connection_string_while_the_command_waits() -> None:
+    argv = [
+        sys.executable,
+        "-m",
+        "sidecar",
+        "connection-string",
+        "--format",
+        "uri",
+        "--password-stdin",
+        "cache:1,user=x",
+    ]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(_ROOT)}
+    ) as process:
+        seen = Path(f"/proc/{process.pid}/cmdline")
+        wait_until(lambda: b"--password-stdin\0***\0" in seen.read_bytes(), "the argument is masked")
+        assert b"user=x" not in seen.read_bytes()
+        out, _ = process.communicate(b"y\n", timeout=60)
+    assert out == b"redis://x:y@cache:1\n"
 
 
 def test_only_the_first_argument_is_the_command() -> None:

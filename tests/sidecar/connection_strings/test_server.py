@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
 from sidecar.connection_strings.model import ConnectionStringError
@@ -36,6 +38,19 @@ def test_a_server_without_tls_is_not_told_with_it() -> None:
     with pytest.raises(ConnectionStringError, match=r"^TLS: the server has no tls-port$"):
         described_by(ListenerSettings(), None, None, tls=True)
     assert described_by(ListenerSettings(), None, None, tls=False).tls is False
+
+
+@dataclass(frozen=True)
+class WithTls(ListenerSettings):
+    tls_port: int = 6379
+
+
+def test_a_server_with_tls_is_told_with_it_as_aspire_tells_redis() -> None:
+    settings = WithTls(port=6380)
+    assert format_stackexchange(described_by(settings, None, None)) == "localhost:6379,ssl=true"
+    assert format_stackexchange(described_by(settings, None, None, tls=False)) == "localhost:6380"
+    with pytest.raises(ConnectionStringError, match=r"^TLS: the server has no port without it$"):
+        described_by(WithTls(port=0), None, None, tls=False)
 
 
 def test_the_line_for_the_log_has_both_forms_and_no_password() -> None:
