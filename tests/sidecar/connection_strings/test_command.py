@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from sidecar.cli import main
 from sidecar.commandline import mode
 from sidecar.connection_strings import command
 from tests.conftest import wait_until
@@ -29,20 +31,30 @@ class Done:
     err: str
 
 
+Run = Callable[..., Done]
+
+
+@pytest.fixture
 def connection_string(
-    *argv: str, environment: Mapping[str, str] | None = None, stdin: str = "", folder: Path | None = None
-) -> Done:
+    monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path
+) -> Run:
+    """Runs the command in this process, in the test's folder."""
+    # What ps shows of pytest is not the command's to change.
+    monkeypatch.setattr("sidecar.process_arguments.replace_arguments", lambda _arguments: True)
+    monkeypatch.chdir(tmp_path)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    done = subprocess.run(
-        [sys.executable, "-m", "sidecar", "connection-string", *argv],
-        input=stdin.encode(),
-        capture_output=True,
-        env={**inherited, "PYTHONPATH": str(_ROOT), **(environment or {})},
-        cwd=folder,
-        timeout=60,
-        check=False,
-    )
-    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def run(*argv: str, environment: Mapping[str, str] | None = None, stdin: str = "") -> Done:
+        monkeypatch.setattr("os.environ", {**inherited, **(environment or {})})
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        try:
+            code = main(["connection-string", *argv])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        told = capsysbinary.readouterr()
+        return Done(code, told.out.decode(), told.err.decode())
+
+    return run
 
 
 def printed(done: Done) -> str:
@@ -65,7 +77,7 @@ def conf(tmp_path: Path) -> Path:
     return path
 
 
-def test_everything_is_printed_of_the_server_that_a_conf_file_describes(conf: Path) -> None:
+def test_everything_is_printed_of_the_server_that_a_conf_file_describes(connection_string: Run, conf: Path) -> None:
     assert printed(connection_string(str(conf))) == (
         "# stackexchange: .NET, by StackExchange.Redis\n"
         f"localhost:7000,password={HARD}\n"
@@ -84,14 +96,14 @@ def test_everything_is_printed_of_the_server_that_a_conf_file_describes(conf: Pa
     )
 
 
-def test_the_mask_hides_the_password_everywhere(conf: Path) -> None:
+def test_the_mask_hides_the_password_everywhere(connection_string: Run, conf: Path) -> None:
     masked = printed(connection_string("--mask", str(conf)))
     assert "p@ss" not in masked
     assert "p%40ss" not in masked
     assert masked.count("***") == 7
 
 
-def test_the_server_is_described_by_its_own_arguments_and_environment(tmp_path: Path) -> None:
+def test_the_server_is_described_by_its_own_arguments_and_environment(connection_string: Run, tmp_path: Path) -> None:
     uri = ("--format", "uri")
     assert printed(connection_string(*uri)) == "redis://localhost:6379\n"
     assert printed(connection_string(*uri, "--", "--port", "7000", "--requirepass", "x y")) == (
@@ -99,20 +111,20 @@ def test_the_server_is_described_by_its_own_arguments_and_environment(tmp_path: 
     )
     (tmp_path / "my.conf").write_text("port 1\nbind 10.1.2.3\nrequirepass x\n")
     for separator in ([], ["--"]):
-        done = connection_string(*uri, "my.conf", *separator, "--port", "7001", folder=tmp_path)
+        done = connection_string(*uri, "my.conf", *separator, "--port", "7001")
         assert printed(done) == "redis://:x@10.1.2.3:7001\n"
     given = {"VALKEY_PASSWORD": "p,w"}
     assert printed(connection_string(*uri, environment=given)) == "redis://:p%2Cw@localhost:6379\n"
-    assert printed(connection_string(*uri, "my.conf", environment=given, folder=tmp_path)) == "redis://:x@10.1.2.3:1\n"
+    assert printed(connection_string(*uri, "my.conf", environment=given)) == "redis://:x@10.1.2.3:1\n"
     (tmp_path / "secret").write_text("from a file\n")
     from_file = {"VALKEY_PASSWORD_FILE": str(tmp_path / "secret")}
     assert printed(connection_string(*uri, environment=from_file)) == "redis://:from%20a%20file@localhost:6379\n"
-    done = connection_string(*uri, "--", "--port", "0", "--unixsocket", "v.sock", folder=tmp_path)
+    done = connection_string(*uri, "--", "--port", "0", "--unixsocket", "v.sock")
     assert printed(done) == f"unix://{tmp_path}/v.sock\n"
     assert printed(connection_string(*uri, "--", "-", stdin="port 7002\n")) == "redis://localhost:7002\n"
 
 
-def test_clients_may_know_the_server_by_another_address(conf: Path) -> None:
+def test_clients_may_know_the_server_by_another_address(connection_string: Run, conf: Path) -> None:
     done = connection_string(
         *("--format", "stackexchange", "--host", "cache.example.com", "--port", "6380", "--tls", "--database", "3"),
         *("--user", "bob", "--password-stdin", str(conf)),
@@ -121,7 +133,7 @@ def test_clients_may_know_the_server_by_another_address(conf: Path) -> None:
     assert printed(done) == "cache.example.com:6380,user=bob,password=b0b,ssl=true,defaultDatabase=3\n"
 
 
-def test_another_users_password_is_not_requirepass(tmp_path: Path) -> None:
+def test_another_users_password_is_not_requirepass(connection_string: Run, tmp_path: Path) -> None:
     conf = tmp_path / "my.conf"
     conf.write_text("requirepass x\n")
     uri = ("--format", "uri")
@@ -135,7 +147,7 @@ def test_another_users_password_is_not_requirepass(tmp_path: Path) -> None:
     )
 
 
-def test_users_of_the_engine_are_mentioned(tmp_path: Path) -> None:
+def test_users_of_the_engine_are_mentioned(connection_string: Run, tmp_path: Path) -> None:
     conf = tmp_path / "my.conf"
     conf.write_text("user default on >Hunter2 ~* +@all\n")
     done = connection_string("--format", "uri", str(conf))
@@ -146,7 +158,7 @@ def test_users_of_the_engine_are_mentioned(tmp_path: Path) -> None:
     )
 
 
-def test_a_connection_string_is_converted() -> None:
+def test_a_connection_string_is_converted(connection_string: Run) -> None:
     azure = "c.redis.cache.windows.net:6380,password=k=,ssl=True,abortConnect=False,connectTimeout=5000,zzz=Hunter2"
     for argv, stdin in (((azure,), ""), (("-",), f"{azure}\n")):
         done = connection_string("--format", "uri", *argv, stdin=stdin)
@@ -165,7 +177,7 @@ def test_a_connection_string_is_converted() -> None:
     )
 
 
-def test_what_aspire_gave_is_converted() -> None:
+def test_what_aspire_gave_is_converted(connection_string: Run) -> None:
     given = {"ConnectionStrings__my-cache": "cache:6379,password=x,ssl=true"}
     done = connection_string("--format", "uri", "--name", "my-cache", "--from-environment", environment=given)
     assert printed(done) == "rediss://:x@cache:6379\n"
@@ -174,7 +186,7 @@ def test_what_aspire_gave_is_converted() -> None:
     )
 
 
-def test_a_form_that_cannot_be_written_is_an_error_and_only_told_among_all() -> None:
+def test_a_form_that_cannot_be_written_is_an_error_and_only_told_among_all(connection_string: Run) -> None:
     sentinel = "a:26379,b:26379,serviceName=mymaster,password=x"
     assert refused(connection_string("--format", "uri", sentinel)) == (
         "service name: a URI cannot ask Sentinel for a server"
@@ -221,8 +233,10 @@ def test_a_form_that_cannot_be_written_is_an_error_and_only_told_among_all() -> 
         (["-"], "standard input: it is empty: give a server, as in localhost:6379"),
     ],
 )
-def test_a_mistake_is_one_line_without_the_password(tmp_path: Path, argv: list[str], problem: str) -> None:
-    line = refused(connection_string(*argv, folder=tmp_path))
+def test_a_mistake_is_one_line_without_the_password(
+    connection_string: Run, tmp_path: Path, argv: list[str], problem: str
+) -> None:
+    line = refused(connection_string(*argv))
     assert line.startswith(problem)
     assert "Hunter2" not in line
 
@@ -238,16 +252,18 @@ def test_a_mistake_is_one_line_without_the_password(tmp_path: Path, argv: list[s
         (["--tls=Hunter2"], "--tls: it takes no value"),
     ],
 )
-def test_an_option_that_is_not_understood_is_named_without_its_value(argv: list[str], problem: str) -> None:
+def test_an_option_that_is_not_understood_is_named_without_its_value(
+    connection_string: Run, argv: list[str], problem: str
+) -> None:
     assert refused(connection_string(*argv), code=2) == f"{problem} (see --help)"
 
 
-def test_a_password_file_that_is_not_there_is_told() -> None:
+def test_a_password_file_that_is_not_there_is_told(connection_string: Run) -> None:
     done = connection_string(environment={"VALKEY_PASSWORD_FILE": "/none"})
     assert refused(done) == "VALKEY_PASSWORD_FILE: it cannot be read: No such file or directory"
 
 
-def test_help_says_that_the_password_is_shown() -> None:
+def test_help_says_that_the_password_is_shown(connection_string: Run) -> None:
     told = printed(connection_string("--help"))
     assert told.startswith("usage: valkey-sidecar connection-string [options] [STRING | -]\n")
     assert "The password is printed in full, because you asked for it; --mask hides it." in told
