@@ -117,8 +117,9 @@ def _print_connection_string(arguments: list[str]) -> int:
     from sidecar.connection_strings.model import ConnectionStringError
     from sidecar.process_arguments import replace_arguments
 
+    environment = {name: normalized(value) for name, value in os.environ.items()}
     try:
-        text = command.run(arguments, os.environ, replace_arguments)
+        text = command.run(arguments, environment, replace_arguments)
     except ConnectionStringError as error:
         sys.stderr.write(f"{_PROGRAM} {command.NAME}: {error}\n")
         return _FAILURE

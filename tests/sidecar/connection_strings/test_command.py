@@ -320,6 +320,18 @@ def test_ps_shows_no_connection_string_while_the_command_waits() -> None:
     assert out == b"redis://x:y@cache:1\n"
 
 
+def test_a_password_beyond_ascii_is_printed_whatever_the_locale() -> None:
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(_ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "sidecar", "connection-string", "--format", "stackexchange"],
+        env={**os.environ, **ascii_only, "VALKEY_PASSWORD": "é"},
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == "localhost:6379,password=é\n".encode()
+
+
 def test_only_the_first_argument_is_the_command() -> None:
     assert mode(["connection-string", "--sentinel"]) == "connection-string"
     assert mode(["./connection-string"]) == "serve"
