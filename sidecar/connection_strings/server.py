@@ -36,7 +36,7 @@ def described_by(
     Raises ConnectionStringError when it listens nowhere, or not as asked for.
     """
     listens = bool(listener.bind)
-    tls_port: int = getattr(listener, "tls_port", 0) if listens else 0
+    tls_port = listener.tls_port if listens else 0
     plain_port = listener.port if listens else 0
     if tls and not tls_port:
         raise ConnectionStringError("TLS: the server has no tls-port")
