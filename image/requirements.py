@@ -35,10 +35,14 @@ def read(lock: str) -> tuple[dict[str, str], dict[str, set[str]]]:
     """By package: its lines in the lock, and the packages that need it (pip-compile's `# via`)."""
     blocks: dict[str, str] = {}
     needed_by: dict[str, set[str]] = {}
-    for match in re.finditer(r"^(?P<block>[A-Za-z0-9].*(?:\n {4}--hash.*)+\n)(?P<via>(?: {4}#.*\n)*)", lock, re.M):
+    for match in re.finditer(
+        r"^(?P<block>[A-Za-z0-9].*(?:\n {4}--hash.*)+\n)(?P<via>(?: {4}#.*\n)*)", lock, re.MULTILINE
+    ):
         package = name(match["block"])
         blocks[package] = match["block"]
-        needed_by[package] = {name(word) for word in re.findall(r"^ {4}# +(?:via +)?(\w\S*)$", match["via"], re.M)}
+        needed_by[package] = {
+            name(word) for word in re.findall(r"^ {4}# +(?:via +)?(\w\S*)$", match["via"], re.MULTILINE)
+        }
     return blocks, needed_by
 
 
