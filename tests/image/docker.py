@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import io
+import ipaddress
 import json
 import os
 import shutil
@@ -100,7 +101,7 @@ class Docker:
 
     def gateway(self) -> str:
         """The address by which containers reach this machine."""
-        return str(self.inspect("bridge")["IPAM"]["Config"][0]["Gateway"])
+        return str(next(ipaddress.ip_network(self.inspect("bridge")["IPAM"]["Config"][0]["Subnet"]).hosts()))
 
 
 @contextlib.contextmanager
