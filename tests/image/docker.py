@@ -19,6 +19,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,6 +186,11 @@ class Container:
         """Wait until clients are served."""
         wait_until(self.answers, "the container serves")
         return self
+
+    def page(self, path: str) -> str:
+        """A page of its HTTP port."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port(9121)}{path}", timeout=PATIENCE_S) as response:
+            return str(response.read().decode())
 
     @property
     def state(self) -> dict[str, Any]:
