@@ -39,7 +39,7 @@ e2e: setup ## tests with other programs: redis-cli, replicas, Sentinel, clients'
 	$(PY) -m pytest -m e2e $(ARGS)
 
 test-image: setup ## the container image, built and run (a Docker engine, or root and Debian's docker.io and debootstrap)
-	$(PY) -m pytest -m image --durations 10 $(ARGS)
+	$(PY) -m pytest -m image tests/image $(ARGS)
 
 bench: setup ## this server against bare Valkey, HAProxy and nutcracker, and what telemetry costs (5 minutes)
 	$(PY) -m bench $(ARGS)

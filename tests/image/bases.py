@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable
 from pathlib import Path
 
 from tests.image.docker import Docker, NoDockerError
@@ -25,14 +24,13 @@ _PYTHON_PACKAGES = (
     "ca-certificates", "netbase", "tzdata", "python3", "libatomic1", "libjemalloc2", "liblzf1", "libstdc++6",
     "libsystemd0",
 )  # fmt: skip
-_BUILD_PACKAGES = "gcc libc6-dev python3-dev python3-pip python3-venv"
-_VALKEY_PACKAGES = ("valkey-server", "valkey-tools", "valkey-sentinel")
+_MOVE_VALKEY = "RUN for name in server cli benchmark; do cp -L /usr/bin/valkey-$name /usr/local/bin/; done"
 # What the slim images leave out too.
-_NEEDLESS = ("usr/share/doc", "usr/share/man", "usr/share/locale", "var/cache/apt", "var/lib/apt/lists")
+_NEEDLESS = ("usr/share/man", "usr/share/locale", "var/cache/apt", "var/lib/apt/lists")
 
 
 def base_images(docker: Docker, folder: Path) -> dict[str, str]:
-    """The build arguments that name the base images; those that are not in the environment are made in `folder`.
+    """The build arguments that name the base images: those of the environment, all three, else made in `folder`.
 
     Raises NoDockerError where they cannot be made.
     """
@@ -43,34 +41,34 @@ def base_images(docker: Docker, folder: Path) -> dict[str, str]:
     if debootstrap is None or os.geteuid() != 0:
         what = "is not installed (Debian: apt-get install debootstrap)" if debootstrap is None else "needs root"
         raise NoDockerError(f"base images: debootstrap {what}; or name images that can be had by {', '.join(IMAGES)}")
-    python = _bootstrap(debootstrap, folder / "python", _PYTHON_PACKAGES)
+    python = _bootstrap(debootstrap, folder / "python")
     for bytecode in (python / "usr/lib").glob("python3*/**/*.pyc"):
         bytecode.unlink()
     _import(docker, "stand-in-python", python)
-    valkey = _bootstrap(debootstrap, folder / "valkey", _VALKEY_PACKAGES)
-    for name in ("valkey-server", "valkey-cli", "valkey-benchmark"):
-        shutil.copy(valkey / "usr/bin" / name, valkey / "usr/local/bin" / name)  # follows the link
-    _import(docker, "stand-in-valkey", valkey)
-    _make_build_image(docker, folder / "build")
+    _derive(docker, folder / "valkey", "stand-in-valkey", "valkey-server valkey-tools", _MOVE_VALKEY)
+    _derive(docker, folder / "build", "stand-in-build", "gcc libc6-dev python3-dev python3-pip python3-venv")
     return {"VALKEY_IMAGE": "stand-in-valkey", "BUILD_IMAGE": "stand-in-build", "PYTHON_IMAGE": "stand-in-python"}
 
 
-def _make_build_image(docker: Docker, folder: Path) -> None:
-    """With a compiler, pip, and the certificates that this machine trusts: pip's index may need them."""
+def _derive(docker: Docker, folder: Path, tag: str, packages: str, *lines: str) -> None:
+    """With more packages, and the certificates that this machine trusts: pip's index may need them."""
     folder.mkdir()
     certificates = folder / "ca-certificates.crt"
     shutil.copy(_CERTIFICATES, certificates)
-    (folder / "Dockerfile").write_text(
-        "FROM stand-in-python\n"
-        f"RUN apt-get update -q && apt-get install -q -y --no-install-recommends {_BUILD_PACKAGES}\n"
-        f"COPY {certificates.name} {_CERTIFICATES}\n"
-        f"ENV PIP_CERT={_CERTIFICATES}\n"
+    dockerfile = (
+        "FROM stand-in-python",
+        f"COPY {certificates.name} {_CERTIFICATES}",
+        f"ENV PIP_CERT={_CERTIFICATES}",
+        f"RUN apt-get update -q && apt-get install -q -y --no-install-recommends {packages}",
+        *lines,
     )
-    docker.build("stand-in-build", folder)
+    (folder / "Dockerfile").write_text("\n".join(dockerfile) + "\n")
+    docker.build(tag, folder)
 
 
-def _bootstrap(debootstrap: str, folder: Path, packages: Iterable[str]) -> Path:
-    command = [debootstrap, "--variant=minbase", f"--include={','.join(packages)}", _RELEASE, str(folder), *_mirror()]
+def _bootstrap(debootstrap: str, folder: Path) -> Path:
+    include = f"--include={','.join(_PYTHON_PACKAGES)}"
+    command = [debootstrap, "--variant=minbase", include, _RELEASE, str(folder), *_mirror()]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_LIMIT_S, check=False
     )

@@ -42,6 +42,13 @@ def test_no_capability_is_needed_by_who_is_not_root(start: StartContainer) -> No
     container.wait_health("healthy")
 
 
+def test_a_root_of_few_capabilities_has_a_health_check_too(start: StartContainer) -> None:
+    few = [word for name in ("SETUID", "SETGID", "CHOWN") for word in ("--cap-add", name)]
+    container = start("--cap-drop", "ALL", *few, "--health-interval", "1s")
+    assert container.users() == {"999"}
+    assert container.wait_health("healthy") == "ready\n"
+
+
 def test_no_start_compiles_anything(start: StartContainer) -> None:
     container = start("--entrypoint", "/bin/sh", command=("-c", "valkey-server --save ''"))  # root could write it
     container.page("/metrics")
