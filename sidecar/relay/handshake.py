@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable
 
 from sidecar.relay.tls_stream import TlsStream
@@ -30,6 +31,28 @@ _MAJOR_VERSION = 3
 _ALERTS = "ALERT"
 
 
+class Turns:
+    """Gives each step of a handshake, which may cost a millisecond, a turn of the loop: sessions are served between."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def wait(self, step: Callable[[], None]) -> None:
+        """Have `step` called, after those that wait already."""
+        self._waiting.append(step)
+        if len(self._waiting) == 1:
+            self._loop.call_soon(self._next)
+
+    def _next(self) -> None:
+        try:
+            self._waiting[0]()
+        finally:
+            self._waiting.popleft()
+            if self._waiting:
+                self._loop.call_soon(self._next)
+
+
 class Handshake:
     """Begins at once, and ends by one of two: done(stream), the socket stays open; or failed(why), it is closed.
 
@@ -39,12 +62,14 @@ class Handshake:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        turns: Turns,
         sock: socket.socket,
         context: ssl.SSLContext,
         done: Callable[[TlsStream], None],
         failed: Callable[[str | None], None],
     ) -> None:
         self._loop = loop
+        self._turns = turns
         self._sock = sock
         self._done = done
         self._failed = failed
@@ -55,18 +80,21 @@ class Handshake:
         self._taken = 0
         self._unsent = b""
         self._agreed = False
+        self._abandoned = False
+        self._has_turn = False
         self._timer = loop.call_later(_WITHIN_S, self._fail, f"it was not over within {_WITHIN_S:g} seconds")
         loop.add_reader(sock.fileno(), self._readable)
 
     def abandon(self) -> None:
         """Forget it; the socket stays as it is. May be called at any time."""
+        self._abandoned = True
         self._timer.cancel()
         if self._sock.fileno() >= 0:
             self._loop.remove_reader(self._sock.fileno())
             self._loop.remove_writer(self._sock.fileno())
 
     def _readable(self) -> None:
-        while not self._agreed:
+        while not self._agreed and not self._has_turn:
             try:
                 data = self._sock.recv(self._missing)
             except (BlockingIOError, InterruptedError):
@@ -101,7 +129,14 @@ class Handshake:
         self._incoming.write(self._record)
         self._record.clear()
         self._missing = _HEADER_BYTES
-        return self._step()
+        self._has_turn = True
+        self._turns.wait(self._turn)
+        return False
+
+    def _turn(self) -> None:
+        self._has_turn = False
+        if not self._abandoned and self._step():
+            self._readable()
 
     def _step(self) -> bool:
         """OpenSSL has one more record."""

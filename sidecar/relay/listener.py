@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sidecar.link import Body, Link
-from sidecar.relay.handshake import NO_TLS, Handshake
+from sidecar.relay.handshake import NO_TLS, Handshake, Turns
 from sidecar.relay.session import Session
 from sidecar.relay.tls_stream import TlsStream
 
@@ -132,6 +132,7 @@ class Listener:
         self._asking: asyncio.Task[bool] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._handshakes: dict[Handshake, _Newcomer] = {}
+        self._turns = Turns(relay.loop)
         self.by_kind = {"tcp": 0, "tls": 0, "unix": 0}
 
     def replace(self, sockets: list[tuple[socket.socket, str, str]]) -> None:
@@ -231,7 +232,7 @@ class Listener:
                 self._relay.ledger.count("connections.rejected", "tls")
                 self._complaints.say("client.tls_failed", self._tls_failure(newcomer, why))
 
-        handshake = Handshake(self._loop, newcomer.sock, self.context, done, failed)
+        handshake = Handshake(self._loop, self._turns, newcomer.sock, self.context, done, failed)
         self._handshakes[handshake] = newcomer
 
     def _tls_failure(self, newcomer: _Newcomer, why: str) -> str:

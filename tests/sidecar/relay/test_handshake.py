@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from sidecar.relay import handshake
-from sidecar.relay.handshake import Handshake
+from sidecar.relay.handshake import Handshake, Turns
 from sidecar.relay.tls_stream import TlsStream
 from tests.authority import Authority
 
@@ -29,7 +29,7 @@ class Peer:
         client = ssl.create_default_context(cafile=str(authority.file))
         self.connection = client.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
         loop = asyncio.get_running_loop()
-        self.handshake = Handshake(loop, self.ours, server, self.ended.set_result, self.ended.set_result)
+        self.handshake = Handshake(loop, Turns(loop), self.ours, server, self.ended.set_result, self.ended.set_result)
 
     async def send(self, data: bytes, piece: int = 1 << 20) -> None:
         for at in range(0, len(data), piece):
@@ -182,3 +182,41 @@ def test_a_client_that_does_not_read_is_waited_for(run: Run, authority: Authorit
         assert isinstance(peer.ended.result(), TlsStream)
 
     run(scene)
+
+
+def test_the_loop_serves_others_between_two_steps() -> None:
+    async def play() -> list[str]:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        happened: list[str] = []
+        turns = Turns(loop)
+        ours.setblocking(False)
+        done: asyncio.Future[None] = loop.create_future()
+
+        def read() -> None:
+            happened.append(ours.recv(1).decode())
+            if happened[-1] == "c":
+                done.set_result(None)
+
+        loop.add_reader(ours.fileno(), read)
+
+        def step(name: str) -> None:
+            happened.append(name)
+            theirs.send(name.lower().encode())
+
+        def fails() -> None:
+            happened.append("fault")
+            raise ZeroDivisionError
+
+        loop.set_exception_handler(lambda _loop, _context: None)
+        for name in "AB":
+            turns.wait(lambda name=name: step(name))  # type: ignore[misc]
+        turns.wait(fails)
+        turns.wait(lambda: step("C"))
+        await done
+        loop.remove_reader(ours.fileno())
+        ours.close()
+        theirs.close()
+        return happened
+
+    assert uvloop.run(play()) == ["A", "a", "B", "b", "fault", "C", "c"]
