@@ -112,7 +112,8 @@ _ENGINE: Final = """
 
 Scope `valkey.engine`: the engine's own figures, read from `INFO`, over OTLP under the names of the OpenTelemetry
 Collector's redis receiver, at `/metrics` under those of redis_exporter, so that their dashboards work unchanged.
-Counters begin anew when the engine is started again. A figure that the engine does not tell is absent.
+Counters begin anew when the engine is started again. A figure that the engine does not tell is absent. `redis_up` at
+`/metrics` is 1 while the engine answers `INFO`, else 0, and then it stands alone.
 """
 _LOGS: Final = """
 ## Logs
