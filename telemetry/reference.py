@@ -101,6 +101,7 @@ one instance, whose sums never go down, even when a worker dies.
   says otherwise. Histograms have explicit buckets.
 - `valkey.command.duration` has exemplars: in each second, the slowest command that has a span. Prometheus gets them
   if it asks for OpenMetrics (`--enable-feature=exemplar-storage`).
+- [samples/compose](../samples/compose) has a Grafana board and alert rules made of these.
 """
 _OVERVIEW: Final = """
 What to look at first: one number each, over the last export interval. A gauge that has nothing to say, such as a
