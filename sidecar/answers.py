@@ -17,13 +17,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from sidecar import listeners
+from sidecar.certificates import Candidate
 from sidecar.engine import peers
 from sidecar.engine.configfile import PrivateConfiguration, read, replace_file
 from sidecar.engine.connection import Connection, EngineError, UnreachableError
 from sidecar.engine.embedded import Engine
 from sidecar.front import Front, SettingError
 from sidecar.journal import Journal
-from sidecar.listener_settings import ListenerSettings
+from sidecar.listener_settings import LISTENER_DIRECTIVES, ListenerSettings
 from sidecar.workers import Workers
 
 Body = Mapping[str, Any]
@@ -70,6 +71,7 @@ class Answers:
         self._default_is_open = starts_open()
         self._one_at_a_time = asyncio.Lock()
         self._refreshing: asyncio.Task[None] | None = None
+        self._reloading: set[asyncio.Task[None]] = set()
         self._kinds: dict[str, Callable[[Body], Awaitable[dict[str, Any]]]] = {
             "protected": self._protected,
             "config_check": self._config_check,
@@ -138,7 +140,9 @@ class Answers:
     async def _config_check(self, body: Body) -> dict[str, Any]:
         """Whether values of ours are right; and what the engine has for the others, should ours fail after all."""
         try:
-            self._front.checked(body["values"])
+            settings = self._front.checked(body["values"])
+            if any(name.startswith("tls-") for name in body["values"]):
+                self._front.certified(settings)
         except SettingError as error:
             return {"argument": error.argument, "error": str(error)}
         before: dict[str, str] = {}
@@ -161,26 +165,32 @@ class Answers:
     async def _apply(self, values: Mapping[str, str]) -> None:
         front, before = self._front, self._front.settings
         settings = front.checked(values)
+        candidate = front.certified(settings) if any(name.startswith("tls-") for name in values) else None
         closing: list[listeners.Listener] = []
         if settings.maxclients != before.maxclients:
             await self._set_engine("maxclients", str(front.engine_maxclients(settings)), needed=True)
-        if (settings.port, settings.bind) != (before.port, before.bind):
+        if _places(settings) != _places(before):
             try:
                 closing = front.rebind(settings)
             except SettingError:
                 if settings.maxclients != before.maxclients:
                     await self._set_engine("maxclients", str(front.engine_maxclients(before)), needed=False)
                 raise
-        self._adopt(settings, closing)
-        if settings.port != before.port:
-            await self._announce(str(before.port))
+        self._adopt(settings, closing, candidate)
+        if settings.reached_port != before.reached_port:
+            await self._announce(str(before.reached_port))
 
-    def _adopt(self, settings: ListenerSettings, closing: list[listeners.Listener]) -> None:
-        """Settings that hold from now on, and listeners that are to be closed for them."""
+    def _adopt(
+        self, settings: ListenerSettings, closing: list[listeners.Listener], candidate: Candidate | None
+    ) -> None:
+        """Settings and certificates that hold from now on, and listeners that are to be closed for them."""
         front, before = self._front, self._front.settings
         front.settings = settings
+        if candidate is not None:
+            front.certificates.adopt(candidate)
+            self.tell_certificates()
         self.tell_workers()
-        if (settings.port, settings.bind) != (before.port, before.bind):
+        if _places(settings) != _places(before):
             if self.workers is not None:
                 described = [listener.describe() for listener in front.listeners]
                 fds = [listener.socket.fileno() for listener in front.listeners]
@@ -198,17 +208,33 @@ class Answers:
             settings, before = front.lasting, front.settings
             self._default_is_open = self._starts_open()
             closing: list[listeners.Listener] = []
-            if (settings.port, settings.bind) != (before.port, before.bind):
-                try:
+            try:
+                candidate = front.certified(settings)
+                if _places(settings) != _places(before):
                     closing = front.rebind(settings)
-                except SettingError as error:
-                    self._journal.warning("listener.kept", f"Listening on {front.addresses()} as before: {error}")
-                    for name in ("port", "bind"):
+            except SettingError as error:
+                self._journal.warning("listener.kept", f"Listening on {front.addresses()} as before: {error}")
+                candidate = None
+                for name in LISTENER_DIRECTIVES:
+                    if name in ("port", "bind") or name.startswith("tls-"):
                         settings = settings.with_value(name, before.value(name))
             if settings != before:
-                self._adopt(settings, closing)
+                self._adopt(settings, closing, candidate)
             if self.workers is not None and settings.protected_mode:
                 self.workers.tell("judge_again")
+
+    def tell_certificates(self) -> None:
+        """The workers, and an engine that speaks TLS to its primary, use the certificates that are there now."""
+        if self.workers is not None:
+            self.workers.tell("tls", {"tls": self._front.certificates.message()})
+        if self._front.settings.tls_replication:
+            reload = asyncio.create_task(self._reload_engine())
+            self._reloading.add(reload)
+            reload.add_done_callback(self._reloading.discard)
+
+    async def _reload_engine(self) -> None:
+        file = self._front.settings.tls_cert_file or ""
+        await self._set_engine("tls-cert-file", file, needed=False)  # any of them makes it read all the files
 
     async def _set_engine(self, name: str, value: str, *, needed: bool) -> None:
         try:
@@ -297,3 +323,8 @@ class Answers:
         except OSError as error:
             self._journal.debug("clients.unknown", f"The engine's clients cannot be told apart: {error}.")
             return {}
+
+
+def _places(settings: ListenerSettings) -> tuple[object, ...]:
+    """What says where we listen."""
+    return settings.port, settings.tls_port, settings.bind

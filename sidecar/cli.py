@@ -48,8 +48,8 @@ def _fill_standard_descriptors() -> None:
 def _print(text: str) -> int:
     """Write to standard output, and return the exit code: a failure when nobody takes it."""
     try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        sys.stdout.buffer.write(encode(text))  # whatever the locale: a password is bytes
+        sys.stdout.buffer.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter's own end fails on it again
         sys.stderr.write(f"{_PROGRAM}: standard output: {error.strerror}\n")
@@ -65,6 +65,8 @@ def _run(arguments: list[str]) -> int:
             return _print(help_text())
         case "version":
             return _print_version()
+        case "connection-string":
+            return _print_connection_string(arguments[1:])
         case "engine":
             return _become_engine(arguments)
         case "serve":
@@ -108,6 +110,20 @@ def _print_version() -> int:
     resolved = resolve((), os.environ)
     engine = find_engine_binary(resolved.settings, resolved.origins.get("engine-binary"))
     return code or _print(f"{engine_version(engine)}\n")
+
+
+def _print_connection_string(arguments: list[str]) -> int:
+    from sidecar.connection_strings import command
+    from sidecar.connection_strings.model import ConnectionStringError
+    from sidecar.process_arguments import replace_arguments
+
+    environment = {name: normalized(value) for name, value in os.environ.items()}
+    try:
+        text = command.run(arguments, environment, replace_arguments)
+    except ConnectionStringError as error:
+        sys.stderr.write(f"{_PROGRAM} {command.NAME}: {error}\n")
+        return _FAILURE
+    return _print(text)
 
 
 def _become_engine(arguments: list[str]) -> int:

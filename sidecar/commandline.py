@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from sidecar.conf import ConfError, decode, quote, split_args
 
-Mode = Literal["serve", "help", "version", "engine"]
+Mode = Literal["serve", "help", "version", "engine", "connection-string"]
 
 _MASK: Final = "***"
 _SECRET_DIRECTIVES: Final = frozenset(
@@ -44,7 +44,12 @@ class Arguments:
 
 
 def mode(argv: Sequence[str]) -> Mode:
-    """What the arguments (without the program's name) ask for: "engine" is valkey-server's own special modes."""
+    """What the arguments (without the program's name) ask for: "engine" is valkey-server's own special modes.
+
+    `connection-string` as the first argument is our command; a conf file of that name is given as ./connection-string.
+    """
+    if argv and argv[0] == "connection-string":
+        return "connection-string"
     if "--sentinel" in argv or (argv and argv[0] in ("--test-memory", "--check-system")):
         return "engine"
     if argv and argv[0] in ("--help", "-h"):

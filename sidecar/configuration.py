@@ -36,8 +36,6 @@ _DEFAULT_SAVE: Final = ("3600", "1", "300", "100", "60", "10000")
 BESIDE: Final = ("standard input", "argument")
 # A renamed command must still be told from others; a SHA-512 in hexadecimal digits fits.
 _NAME_MAX: Final = 128
-# These say that there is no TLS.
-_TLS_OFF: Final = {"tls-port": "0", "tls-replication": "no", "tls-cluster": "no"}
 
 
 @dataclass(frozen=True)
@@ -235,10 +233,12 @@ def _refuse_unavailable(directives: Iterable[Directive]) -> None:
     cluster: Directive | None = None
     for directive in directives:
         name, args, origin = directive.name, directive.args, directive.origin
-        if name.startswith("tls-") and args != (_TLS_OFF.get(name),):
+        if name == "tls-cluster" and args != ("no",):
+            raise ConfigurationError(f"tls-cluster: cluster mode is not available yet (from {origin}): leave it out")
+        if name == "tls-auth-clients-user" and args != ("off",):
             raise ConfigurationError(
-                f"{name}: TLS is not available yet (from {origin}): leave out the tls- directives, "
-                "and end TLS in front of the server if clients need it"
+                f"tls-auth-clients-user: log-in by certificate is not available (from {origin}): leave it out, "
+                "and have clients send AUTH"
             )
         if name.startswith("rdma-"):
             raise ConfigurationError(f"{name}: RDMA is not available (from {origin}): leave out the rdma- directives")

@@ -10,10 +10,11 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from sidecar import listeners
-from sidecar.conf import Directive, Origin
+from sidecar.certificates import Candidate, Certificates
+from sidecar.conf import ConfigurationError, Directive, Origin
 from sidecar.journal import Journal
 from sidecar.listener_settings import LISTENER_DIRECTIVES, ListenerSettings, is_immutable, parse_listener_value
 from sidecar.listeners import Listener, ListenError
@@ -25,7 +26,13 @@ RESERVED_FILES = 64
 # Our own connection, and one for whoever comes while the engine still holds a closed one.
 ENGINE_SPARE_CLIENTS = 32
 
+# The directive that holds the port of a transport.
+PORTS = {"tcp": "port", "tls": "tls-port"}
+
 SETTABLE = tuple(name for name in LISTENER_DIRECTIVES if not is_immutable(name))
+
+
+_TLS = tuple(name for name in SETTABLE if name.startswith("tls-"))
 
 
 class SettingError(Exception):
@@ -37,7 +44,8 @@ class SettingError(Exception):
 
 
 class Front:
-    """The present settings (`settings`) and the open sockets (`listeners`). `path` makes a user's path absolute.
+    """The present settings (`settings`), the open sockets (`listeners`) and the certificates of those that speak TLS.
+    `path` makes a user's path absolute.
 
     `lasting` are the settings that the next start would have. beside: names of those that were given beside the file,
     which CONFIG REWRITE does not change.
@@ -50,17 +58,20 @@ class Front:
         self.lasting = settings
         self._beside = frozenset(beside)
         self.listeners: list[Listener] = []
+        self.certificates = Certificates(path, journal)
         self._path = path
         self._journal = journal
 
     def open(self) -> None:
-        """Bind everything. Raises ListenError, and then nothing is open."""
+        """Bind everything. Raises ListenError or tls.TlsError, and then nothing is open."""
         settings = self.settings
-        if settings.port and (warning := listeners.backlog_warning(settings.tcp_backlog)):
+        self.certificates.adopt(self.certificates.checked(settings))
+        if (settings.port or settings.tls_port) and (warning := listeners.backlog_warning(settings.tcp_backlog)):
             self._journal.warning("listener.backlog", warning)
-        self.listeners = self._bind_tcp(settings)
-        if settings.unixsocket:
-            try:
+        try:
+            for transport in PORTS:
+                self.listeners += self._bind(settings, transport, settings.bind)
+            if settings.unixsocket:
                 self.listeners.append(
                     listeners.bind_unix(
                         self._path(settings.unixsocket),
@@ -69,9 +80,9 @@ class Front:
                         settings.unixsocketgroup,
                     )
                 )
-            except ListenError:
-                self.close()
-                raise
+        except ListenError:
+            self.close()
+            raise
         if not self.listeners:
             raise ListenError("Configured to not listen anywhere, exiting.")
 
@@ -127,38 +138,60 @@ class Front:
             )
         return settings
 
+    def certified(self, settings: ListenerSettings) -> Candidate | None:
+        """What a change to `settings` makes of TLS, None for nothing. Raises SettingError."""
+        changed = [name for name in _TLS if settings.value(name) != self.settings.value(name)]
+        # A value that is the same makes Valkey read the files anew, too: who sets one may have changed them.
+        try:
+            return self.certificates.checked(settings) if changed or settings.tls_port else None
+        except ConfigurationError as error:
+            name = changed[0] if changed else "tls-cert-file"
+            raise SettingError(name, f"Unable to update TLS configuration: {error}") from None
+
     def rebind(self, settings: ListenerSettings) -> list[Listener]:
         """Open the sockets that `settings` ask for, keep those that stay, and return those to close later.
 
         Raises SettingError, and then the sockets are as before.
         """
         before = self.settings
-        tcp = [listener for listener in self.listeners if listener.transport == "tcp"]
-        wanted = {address.removeprefix("-") for address in settings.bind} if settings.port else set()
-        kept = [listener for listener in tcp if before.port == settings.port and listener.given in wanted]
-        gone = [listener for listener in tcp if listener not in kept]
-        held = {listener.given for listener in kept}
-        new = [address for address in settings.bind if address.removeprefix("-") not in held]
-        # One that stays on the port may cover a new address (`*` and 127.0.0.1), and the workers hold it too:
-        # shut down, it hears nothing more, and can still be brought back.
-        in_the_way = gone if before.port == settings.port else []
+        kept = [listener for listener in self.listeners if self._stays(listener, settings)]
+        gone = [listener for listener in self.listeners if listener not in kept]
+        held = {(listener.transport, listener.given) for listener in kept}
+        # One that stays on a port that is wanted may cover a new address (`*` and 127.0.0.1), and the workers hold it
+        # too: shut down, it hears nothing more, and can still be brought back.
+        ports = {_port(settings, transport) for transport in PORTS}
+        in_the_way = [listener for listener in gone if listener.port in ports]
         for listener in in_the_way:
             listener.socket.shutdown(socket.SHUT_RDWR)
-        opened: list[Listener] | None = None
+        opened: list[Listener] = []
+        done = False
         try:
-            opened = self._bind_tcp(settings, new)
-        except ListenError as error:
-            for line in error.lines:
-                self._journal.warning("listener.failed", line)
-            if before.port != settings.port:
-                raise SettingError("port", "Unable to listen on this port. Check server logs.") from None
-            raise SettingError("bind", "Failed to bind to specified addresses.") from None
+            for transport in PORTS:
+                new = [one for one in settings.bind if (transport, one.removeprefix("-")) not in held]
+                try:
+                    opened += self._bind(settings, transport, new)
+                except ListenError as error:
+                    for line in error.lines:
+                        self._journal.warning("listener.failed", line)
+                    if _port(before, transport) != _port(settings, transport):
+                        unable = "Unable to listen on this port. Check server logs."
+                        raise SettingError(PORTS[transport], unable) from None
+                    raise SettingError("bind", "Failed to bind to specified addresses.") from None
+            done = True
         finally:
-            if opened is None:  # whatever went wrong, a fault of ours too
+            if not done:  # whatever went wrong, a fault of ours too
+                listeners.close_all(opened)
                 for listener in in_the_way:
                     listener.socket.listen(before.tcp_backlog)
-        self.listeners = kept + opened + [listener for listener in self.listeners if listener.transport == "unix"]
+        self.listeners = kept + opened
         return gone
+
+    def _stays(self, listener: Listener, settings: ListenerSettings) -> bool:
+        """Whether a listener is one of those that `settings` ask for."""
+        if listener.transport == "unix":
+            return True
+        wanted = {address.removeprefix("-") for address in settings.bind}
+        return listener.port == _port(settings, listener.transport) and listener.given in wanted
 
     def rewritten(self) -> None:
         """The user's file holds the present settings now."""
@@ -172,24 +205,30 @@ class Front:
         """What follows `listener0:` and so on in INFO."""
         settings = self.settings
         lines = []
+        binds = "".join(f",bind={address}" for address in settings.bind)
         if settings.port and settings.bind:
-            lines.append(f"name=tcp{''.join(f',bind={address}' for address in settings.bind)},port={settings.port}")
+            lines.append(f"name=tcp{binds},port={settings.port}")
         if settings.unixsocket:
             lines.append(f"name=unix,bind={settings.unixsocket}")
+        if settings.tls_port and settings.bind:
+            lines.append(f"name=tls{binds},port={settings.tls_port}")
         return lines
 
     def engine_values(self) -> dict[str, str]:
-        """What the engine has for the directives of ours that CONFIG SET may change."""
+        """What the engine has for the directives of ours that CONFIG SET may change; for others the same as we."""
         values = ListenerSettings().config_values()
         engine = {
             "port": "0",
+            "tls-port": "0",
             "bind": values["bind"],
             "protected-mode": "no",
             "timeout": "0",
             "tcp-keepalive": "0",
             "maxclients": str(self.engine_maxclients(self.settings)),
         }
-        return {name: engine[name] for name in SETTABLE}
+        if not self.settings.tls_replication:
+            engine = {**{name: values[name] for name in _TLS}, **engine}
+        return engine
 
     def engine_maxclients(self, settings: ListenerSettings) -> int:
         """The engine's limit: so much above ours that it is always ours that is met."""
@@ -214,7 +253,9 @@ class Front:
         """The part of the workers' `settings` that is the listener's."""
         settings = self.settings
         return {
-            "port": settings.port,
+            "port": settings.reached_port,
+            "plain_port": settings.port,
+            "tcp_port": settings.port or settings.tls_port,
             "unixsocket": settings.unixsocket or "",
             "maxclients": settings.maxclients,
             "timeout": settings.timeout,
@@ -223,19 +264,21 @@ class Front:
             "settable": list(SETTABLE),
             "engine_values": self.engine_values(),
             "info_listeners": self.info_listeners(),
+            "tls_info": self.certificates.info(),
         }
 
     def addresses(self) -> str:
         """Where clients reach us, for people."""
         return ", ".join(listener.address for listener in self.listeners)
 
-    def _bind_tcp(self, settings: ListenerSettings, addresses: Sequence[str] | None = None) -> list[Listener]:
+    def _bind(self, settings: ListenerSettings, transport: str, addresses: Sequence[str]) -> list[Listener]:
         bound, warnings = listeners.bind_tcp(
-            settings.bind if addresses is None else addresses,
-            settings.port,
-            settings.tcp_backlog,
-            mptcp=settings.mptcp,
+            addresses, _port(settings, transport), settings.tcp_backlog, transport=transport, mptcp=settings.mptcp
         )
         for warning in warnings:
             self._journal.warning("listener.skipped", warning)
         return bound
+
+
+def _port(settings: ListenerSettings, transport: str) -> int:
+    return cast("int", settings.value(PORTS[transport]))

@@ -7,6 +7,7 @@ shows for the directives that are ours.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,9 @@ def our_info(text: bytes, settings: Mapping[str, Any], rejected: int) -> bytes:
         if not colon:
             lines.append(line)
         elif name == b"tcp_port":
-            lines.append(b"tcp_port:%d" % settings["port"])
+            lines.append(b"tcp_port:%d" % settings["tcp_port"])
+        elif name.startswith(b"tls_") and (known := settings["tls_info"].get(name.decode())) is not None:
+            lines.append(name + b":" + _certificate_fact(known))
         elif name == b"config_file":
             lines.append(b"config_file:" + settings["config_file"].encode("utf-8", "surrogateescape"))
         elif name == b"maxclients":
@@ -42,3 +45,8 @@ def our_config(name: str, value: str, settings: Mapping[str, Any], config_values
     if value == settings["injected"].get(name.replace("slave", "replica"), 0):
         return "0"
     return config_values.get(name, value)
+
+
+def _certificate_fact(known: str | float) -> bytes:
+    """A serial number; or when a certificate ends, as the seconds until then."""
+    return known.encode() if isinstance(known, str) else b"%d" % (known - time.time())

@@ -177,6 +177,14 @@ class Password:
 
 
 @dataclass(frozen=True)
+class KeyPassword(Password):
+    """A secret that CONFIG GET and CONFIG REWRITE show, as Valkey's do."""
+
+    def show(self, value: SecretStr | None) -> str:
+        return value.get_secret_value() if value else ""
+
+
+@dataclass(frozen=True)
 class Addresses:
     """Up to 16 addresses to listen on; a `-` before one makes it optional, `*` is every address of IPv4."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from sidecar.conf import absolute, encode
+from sidecar.conf import Directive, Origin, absolute, encode
 from sidecar.configuration import BESIDE, Configuration, is_ours
 from sidecar.engine.configfile import PrivateConfiguration
 from sidecar.engine.embedded import Plan
@@ -16,7 +16,14 @@ from sidecar.engine.folder import PrivateFolder
 from sidecar.engine.restart import RestartPolicy
 from sidecar.engine_binary import find_engine_binary
 from sidecar.front import Front
+from sidecar.listener_settings import LISTENER_DIRECTIVES, ListenerSettings
 
+# One that needs no TLS itself does not get any of these: some do not know them.
+_OF_REPLICATION = tuple(
+    name
+    for name in LISTENER_DIRECTIVES
+    if name.startswith("tls-") and name not in ("tls-port", "tls-auto-reload-interval", "tls-auth-clients-user")
+)
 _ANNOUNCED_PORT = "replica-announce-port"
 
 
@@ -42,6 +49,7 @@ class Launch:
             configuration.extra_text,
             is_ours,
             {file.path: file.text for file in configuration.files if file.is_included},
+            self.replication_lines,
         )
         self.plan = Plan(
             binary=str(find_engine_binary(configuration.sidecar, configuration.origins.get("sidecar-engine-binary"))),
@@ -76,9 +84,18 @@ class Launch:
 
         A primary that we follow, and Sentinel, must be told a port that can be reached: ours.
         """
-        port = self._front.settings.port
+        port = self._front.settings.reached_port
         given = self._configuration.engine_args(_ANNOUNCED_PORT) or self.private.value(_ANNOUNCED_PORT)
         return {_ANNOUNCED_PORT: str(port)} if port and not given else {}
+
+    def replication_lines(self) -> list[str]:
+        """Conf lines that only an engine gets which speaks TLS to its primary: the certificates are ours and its."""
+        settings = self._front.settings
+        if not settings.tls_replication:
+            return []
+        default, present = ListenerSettings().config_values(), settings.config_values()
+        names = [name for name in _OF_REPLICATION if present[name] != default[name]]
+        return [Directive(name, (present[name],), Origin("default")).render() for name in names]
 
     def credentials(self) -> list[tuple[str | None, str]]:
         """(user, None for the default one; password) of our own connection, the likeliest first."""

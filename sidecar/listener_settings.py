@@ -16,12 +16,14 @@ from sidecar.kinds import (
     Addresses,
     Choice,
     Integer,
+    KeyPassword,
     Kind,
     OptionalText,
     Permissions,
     Switch,
     Text,
 )
+from sidecar.secret import SecretStr
 
 T = TypeVar("T")
 
@@ -60,6 +62,56 @@ class ListenerSettings:
     timeout: int = _directive(Integer(0, INT_MAX), 0, "seconds after which an idle client is closed; 0 never")
     tcp_keepalive: int = _directive(Integer(0, INT_MAX), 300, "seconds between TCP keepalive probes; 0 sends none")
     maxclients: int = _directive(Integer(1, UINT_MAX), 10000, "clients at a time")
+    tls_port: int = _directive(Integer(0, 65535), 0, "TCP port for clients that speak TLS; 0 listens on none")
+    tls_cert_file: str | None = _directive(OptionalText("a path"), None, "our certificate, with its chain (PEM)")
+    tls_key_file: str | None = _directive(OptionalText("a path"), None, "the certificate's private key (PEM)")
+    tls_key_file_pass: SecretStr | None = _directive(  # noqa: RUF009 - a field, made once
+        KeyPassword(), None, "password of an encrypted private key"
+    )
+    tls_ca_cert_file: str | None = _directive(
+        OptionalText("a path"), None, "certificates of the authorities that clients' certificates must come from (PEM)"
+    )
+    tls_ca_cert_dir: str | None = _directive(
+        OptionalText("a path"), None, "folder of such certificates, with OpenSSL's hashed names"
+    )
+    tls_auth_clients: str = _directive(
+        Choice(("no", "yes", "optional")), "yes", "whether clients must have a certificate; optional: only a right one"
+    )
+    tls_auth_clients_user: str = _directive(
+        Choice(("off",)), "off", "Valkey's log-in by certificate is not available", immutable=True
+    )
+    tls_protocols: str | None = _directive(
+        OptionalText("versions of TLS separated by blanks"),
+        None,
+        "versions of TLS, out of TLSv1, TLSv1.1, TLSv1.2 and TLSv1.3; without it the last two",
+    )
+    tls_ciphers: str | None = _directive(
+        OptionalText("OpenSSL's list of ciphers"), None, "ciphers of TLS 1.2 and earlier, as OpenSSL lists them"
+    )
+    tls_ciphersuites: str | None = _directive(
+        OptionalText("OpenSSL's list of ciphersuites"), None, "ciphersuites of TLS 1.3, as OpenSSL lists them"
+    )
+    tls_prefer_server_ciphers: bool = _directive(Switch(), False, "prefer our order of ciphers to the client's")
+    tls_dh_params_file: str | None = _directive(
+        OptionalText("a path"), None, "Diffie-Hellman parameters for old clients (PEM)"
+    )
+    tls_session_caching: bool = _directive(Switch(), True, "keep TLS sessions, to be resumed")
+    tls_session_cache_size: int = _directive(Integer(0, INT_MAX), 20480, "TLS sessions kept by a worker; 0 is no limit")
+    tls_session_cache_timeout: int = _directive(Integer(0, INT_MAX), 300, "seconds that a TLS session can be resumed")
+    tls_auto_reload_interval: int = _directive(
+        Integer(0, INT_MAX), 0, "seconds between looks at whether the files have changed; 0: every second"
+    )
+    tls_replication: bool = _directive(
+        Switch(), False, "speak TLS to our primary; the engine must have been built with TLS", immutable=True
+    )
+    tls_cluster: bool = _directive(Switch(), False, "there is no cluster bus to protect", immutable=True)
+    tls_client_cert_file: str | None = _directive(
+        OptionalText("a path"), None, "certificate to show to our primary, where it is not tls-cert-file (PEM)"
+    )
+    tls_client_key_file: str | None = _directive(OptionalText("a path"), None, "its private key (PEM)")
+    tls_client_key_file_pass: SecretStr | None = _directive(  # noqa: RUF009 - a field, made once
+        KeyPassword(), None, "password of that key"
+    )
     mptcp: bool = _directive(Switch(), False, "listen with Multipath TCP", immutable=True)
     daemonize: bool = _directive(Switch(), False, "go to the background", immutable=True)
     supervised: str = _directive(
@@ -79,6 +131,11 @@ class ListenerSettings:
     def value(self, name: str) -> object:
         """The value of the directive `name` (with dashes)."""
         return getattr(self, _attribute(name))
+
+    @property
+    def reached_port(self) -> int:
+        """The port that others are told to reach us at."""
+        return self.tls_port if self.tls_port and (self.tls_replication or not self.port) else self.port
 
     def config_values(self) -> dict[str, str]:
         """Every directive as CONFIG GET prints it."""

@@ -36,7 +36,7 @@ class ListenError(Exception):
 class Listener:
     """One listening socket. `address` is what clients reach: "127.0.0.1:6379", "[::]:6379" or a path.
 
-    given: the address as `bind` has it, without "-".
+    transport: "tcp", "tls" or "unix". given: the address as `bind` has it, without "-".
     """
 
     transport: str
@@ -48,12 +48,17 @@ class Listener:
         """The form in which the workers are told."""
         return {"transport": self.transport, "address": self.address}
 
+    @property
+    def port(self) -> int:
+        """Of tcp and tls."""
+        return int(self.socket.getsockname()[1])
+
     def close(self) -> None:
         self.socket.close()
 
 
 def bind_tcp(
-    addresses: Sequence[str], port: int, backlog: int, *, mptcp: bool = False
+    addresses: Sequence[str], port: int, backlog: int, *, transport: str = "tcp", mptcp: bool = False
 ) -> tuple[list[Listener], list[str]]:
     """Listen on `port` of every address, and the warnings that Valkey would log about addresses passed over.
 
@@ -69,7 +74,7 @@ def bind_tcp(
         optional = given.startswith("-")
         address = given[1:] if optional else given
         try:
-            listeners.append(_bind_one(address, port, backlog, mptcp))
+            listeners.append(_bind_one(address, port, backlog, transport, mptcp))
         except OSError as error:
             reason = error.strerror if isinstance(error, socket.gaierror) else f"bind: {os.strerror(error.errno or 0)}"
             line = f"Warning: Could not create server TCP listening socket {address}:{port}: {reason}"
@@ -77,11 +82,11 @@ def bind_tcp(
                 warnings.append(line)
                 continue
             close_all(listeners)
-            raise ListenError(line, f"Failed listening on port {port} (tcp), aborting.") from error
+            raise ListenError(line, f"Failed listening on port {port} ({transport}), aborting.") from error
     return listeners, warnings
 
 
-def _bind_one(address: str, port: int, backlog: int, mptcp: bool) -> Listener:
+def _bind_one(address: str, port: int, backlog: int, transport: str, mptcp: bool) -> Listener:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     # Bytes: text would go through IDNA, which raises UnicodeError where a resolver says that there is no such name.
     host = None if address in ("*", "::*") else encode(address)
@@ -100,7 +105,7 @@ def _bind_one(address: str, port: int, backlog: int, mptcp: bool) -> Listener:
         raise
     bound = sock.getsockname()
     shown = f"[{bound[0]}]:{bound[1]}" if family == socket.AF_INET6 else f"{bound[0]}:{bound[1]}"
-    return Listener("tcp", shown, sock, address)
+    return Listener(transport, shown, sock, address)
 
 
 def bind_unix(path: str, permissions: int, backlog: int, group: str | None = None) -> Listener:

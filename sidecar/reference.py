@@ -19,6 +19,7 @@ _INDENT: Final = 6
 _USAGE: Final = """\
 Usage: valkey-sidecar [/path/to/valkey.conf] [options] [-]
        valkey-sidecar - (read the configuration from standard input)
+       valkey-sidecar connection-string ... (what clients are given to reach it; see its --help)
        valkey-sidecar -v or --version
        valkey-sidecar -h or --help
 
@@ -57,7 +58,7 @@ directives mean what they mean in Valkey; all others go to the engine as they ar
 |---|---|---|---|---|
 """
 _PAGE_END: Final = """
-Not available yet, and refused at the start: TLS (`tls-*`), RDMA (`rdma-*`) and `cluster-enabled yes`.
+Not available yet, and refused at the start: RDMA (`rdma-*`) and `cluster-enabled yes`.
 """
 
 

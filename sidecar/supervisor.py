@@ -87,6 +87,11 @@ def run(configuration: Configuration, children: Children, first_worker: WorkerPr
         supervisor.clean_up()
 
 
+def _lacks_tls(word: str) -> bool:
+    """Whether an engine says so that it was built without TLS: Valkey 9.1's words, and those of earlier ones."""
+    return word.startswith(("Failed finding TLS support", ">>> 'tls-"))
+
+
 def _threshold(loglevel: str) -> Any:
     """A `loglevel` as the log's threshold; the default for one that the engine will refuse."""
     level = loglevel.lower()
@@ -144,6 +149,7 @@ class Supervisor:
         self._pidfile: PidFile | None = None
         self._log_shown = False
         self._was_ready = False
+        self._clients_told = False
         self._stop_signal = int(signal.SIGTERM)
         self._stop_asked = asyncio.Event()
         self._insisted = asyncio.Event()
@@ -203,6 +209,7 @@ class Supervisor:
         self._answers.workers = self._workers
         self._answers.tell_workers = lambda: self._workers.tell("update", self._settings())
         self._answers.on_engine_setting = self._engine_setting
+        self._front.certificates.on_change = self._certificates_changed
         self._workers.on_change = self._tell_ready
         self._engine_info = EngineInfo(self._engine, self._journal, self._view)
         exemplars = Exemplars(self._export_settings.exemplar_filter)
@@ -269,6 +276,7 @@ class Supervisor:
         helpers = [
             asyncio.create_task(self._engine_info.run(), name="engine-info"),
             asyncio.create_task(self._slow_log.run(), name="slow-log"),
+            asyncio.create_task(self._front.certificates.watch(), name="certificates"),
             asyncio.create_task(self._start_exports(), name="exports"),
         ]
         http = asyncio.create_task(self._serve_http(), name="http")
@@ -365,6 +373,10 @@ class Supervisor:
 
             logs.set_level(_threshold(value))
 
+    def _certificates_changed(self) -> None:
+        self._answers.tell_certificates()
+        self._answers.tell_workers()
+
     def _serve_on(self) -> None:
         if self._engine.table is not None:
             self._workers.set_commands(self._engine.table)
@@ -378,6 +390,19 @@ class Supervisor:
         if ready:
             self._journal.notice("server.ready", f"Ready to accept connections on {self._front.addresses()}.")
             self._notifier.ready()
+            self._tell_clients()
+
+    def _tell_clients(self) -> None:
+        """Once: what clients connect with, its password masked."""
+        if self._clients_told:
+            return
+        self._clients_told = True
+        from sidecar.connection_strings.server import log_line
+
+        settings = self._front.settings
+        socket = None if settings.unixsocket is None else self._configuration.path(settings.unixsocket)
+        if line := log_line(settings, socket, has_password=self._launch.auth_required()):
+            self._journal.notice("server.connection_string", line)
 
     def _tell_end(self, end: End) -> None:
         if not end.explanation:
@@ -385,6 +410,12 @@ class Supervisor:
             return
         self._journal.warning("server.failed", f"The server ends, because {end.explanation}.", code=end.code)
         if not end.started:
+            if self._configuration.listener.tls_replication and any(map(_lacks_tls, end.last_words)):
+                sys.stderr.write(
+                    f"{_PROGRAM}: tls-replication: the engine was built without TLS; give one that has it with "
+                    "--sidecar-engine-binary\n"
+                )
+                return
             said = "".join(f"\n{word}" for word in end.last_words)
             sys.stderr.write(f"{_PROGRAM}: {end.explanation}{'; it said:' if said else ''}{said}\n")
 
@@ -427,6 +458,7 @@ class Supervisor:
                 self._configuration.sidecar, self._export_settings.sampler, exported=self._exports.wants_spans
             ),
             "rename": self._configuration.rename_commands,
+            "tls": self._front.certificates.message(),
         }
         return body, [self._counts.fd, self._budgets, *(listener.socket.fileno() for listener in self._front.listeners)]
 
@@ -435,7 +467,7 @@ class Supervisor:
         address = settings.bind[0].removeprefix("-") if settings.bind else "*"
         if address in ("*", "0.0.0.0", "::", "::*"):
             address = socket.gethostname()
-        await self._exports.start(self._workers.first_ready, address, settings.port)
+        await self._exports.start(self._workers.first_ready, address, settings.reached_port)
 
     async def _serve_http(self) -> None:
         if not self._http_sockets:

@@ -23,7 +23,7 @@ from telemetry.totals import Histogram, Totals
 Values = tuple[str | bool, ...]
 """The values of an instrument's attributes, in the table's order. An empty text stands for an absent one."""
 
-_TRANSPORTS = ("tcp", "unix")
+_TRANSPORTS = ("tcp", "tls", "unix")
 
 
 class Facts(Protocol):
@@ -111,7 +111,8 @@ class Figures:
     def _take_clients(self, numbers: dict[Instrument, list[tuple[Values, float]]]) -> None:
         open_now = self._totals.gauge(names.LEDGER_CONNECTIONS)
         numbers[names.CLIENT_CONNECTIONS] = [
-            ((transport, False), open_now.get(transport, 0)) for transport in dict.fromkeys((*_TRANSPORTS, *open_now))
+            (("tcp" if kind == "tls" else kind, kind == "tls"), open_now.get(kind, 0))
+            for kind in dict.fromkeys((*_TRANSPORTS, *open_now))
         ]
         for instrument, counter in (
             (names.CLIENT_CONNECTIONS_OPENED, names.LEDGER_OPENED),

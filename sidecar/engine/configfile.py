@@ -39,7 +39,8 @@ class PrivateConfiguration:
     text: the user's configuration file as it was read ("" without one); extra: what was given beside it, in the order
     in which it counts (standard input, then arguments), which CONFIG REWRITE must not find in the file.
     included: the texts of included files by absolute path; what is not there is read when it is needed.
-    is_ours: whether the engine must not see a directive of this (lower-case) name.
+    is_ours: whether the engine must not see a directive of this (lower-case) name. added: lines of ours that it gets
+    nevertheless, asked for at every `write`.
     """
 
     def __init__(
@@ -49,12 +50,14 @@ class PrivateConfiguration:
         extra: str,
         is_ours: Callable[[str], bool],
         included: Mapping[str, str] | None = None,
+        added: Callable[[], list[str]] = list,
     ) -> None:
         self.path = folder / "engine.conf"
         self.text = text
         self._extra = extra
         self._is_ours = is_ours
         self._included = dict(included or {})
+        self._added = added
         self._folder = folder
         self._copies = folder
         # A mark that no user's comment begins with.
@@ -71,7 +74,7 @@ class PrivateConfiguration:
         self._copies = Path(tempfile.mkdtemp(prefix="included-", dir=self._folder))
         lines, folder = self._translate(self.text, self._directory, 0)
         extra, _ = self._translate(self._extra, folder, 1)
-        _write_private(self._extra_path, "\n".join(extra) + "\n")
+        _write_private(self._extra_path, "\n".join([*extra, *self._added()]) + "\n")
         # Included from the end: so it overrides the file, and CONFIG REWRITE leaves it alone.
         lines.append(f"include {quote(str(self._extra_path))}")
         _write_private(self.path, "\n".join(lines) + "\n")

@@ -2,6 +2,8 @@
 
 cimport cython
 
+from sidecar.relay.tls_stream cimport TlsStream
+
 cdef enum Pause:
     CONNECTING = 1      # the engine is not connected yet
     BACKLOG = 2         # the other side does not read
@@ -23,6 +25,7 @@ cdef class Channel:
     cdef Poller poller
     cdef object owner           # closed when one of the callbacks fails
     cdef readonly object sock
+    cdef TlsStream tls          # None: the bytes of the socket are those of the session
     cdef int fd
     cdef object on_readable
     cdef object on_drained
@@ -35,7 +38,10 @@ cdef class Channel:
     cdef size_t capacity
 
     cdef int send(self, const char* p, size_t n) except -1
-    cdef Py_ssize_t receive(self, char* buffer, size_t size) noexcept
+    cdef Py_ssize_t receive(self, char* buffer, size_t size) except -3
+    cdef int _send(self, const char* p, size_t n) except -1
+    cdef int _send_sealed(self, const char* p, size_t n) except -1
+    cdef Py_ssize_t _receive_sealed(self, char* buffer, size_t size) except -3
     cdef void end(self) noexcept
     cdef int pause(self, int reason) except -1
     cdef int resume(self, int reason) except -1

@@ -12,6 +12,9 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memmove
 
 import os
+import ssl
+
+from sidecar.relay.tls_stream cimport TlsStream
 
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t c_send "send"(int fd, const void* buffer, size_t n, int flags)
@@ -42,6 +45,7 @@ cdef extern from "<sys/epoll.h>" nogil:
 
 cdef enum:
     EVENTS = 256
+    RECORD_BYTES = 5 + 16384 + 2048     # of TLS, at most
 
 
 cdef class Poller:
@@ -130,11 +134,12 @@ cdef class Poller:
 cdef class Channel:
     """on_readable() is called while reading and bytes, or the end, are there; on_drained() when a backlog has been sent or given up.
 
-    When one of them fails, owner.close() is called; owner.hung_up(channel) when the other side has closed or failed while nobody reads.
+    tls: its bytes are sealed so on the way. When one of them fails, owner.close() is called; owner.hung_up(channel) when the other side has closed or failed while nobody reads.
     """
 
-    def __init__(self, Poller poller not None, owner, sock, on_readable, on_drained, int paused=0):
+    def __init__(self, Poller poller not None, owner, sock, on_readable, on_drained, int paused=0, TlsStream tls=None):
         self.poller = poller
+        self.tls = tls
         self.owner = owner
         self.sock = sock
         self.fd = sock.fileno()
@@ -146,15 +151,58 @@ cdef class Channel:
     def __dealloc__(self):
         free(self.backlog)
 
-    cdef Py_ssize_t receive(self, char* buffer, size_t size) noexcept:
+    cdef Py_ssize_t receive(self, char* buffer, size_t size) except -3:
         """Bytes received; 0 at the end of the stream; -1 when there is nothing now; -2 when the connection is broken."""
-        cdef Py_ssize_t n = c_recv(self.fd, buffer, size, MSG_DONTWAIT)
+        cdef Py_ssize_t n
+        if self.tls is not None:
+            return self._receive_sealed(buffer, size)
+        n = c_recv(self.fd, buffer, size, MSG_DONTWAIT)
         if n >= 0:
             return n
         return -1 if errno == EAGAIN or errno == EINTR else -2
 
+    cdef Py_ssize_t _receive_sealed(self, char* buffer, size_t size) except -3:
+        cdef Py_ssize_t n
+        cdef bytes answer
+        if self.tls.over != 1:
+            return self.tls.over
+        n = c_recv(self.fd, buffer + RECORD_BYTES, size - RECORD_BYTES, MSG_DONTWAIT)
+        if n <= 0:
+            return n if n == 0 else -1 if errno == EAGAIN or errno == EINTR else -2
+        n = self.tls.decrypt(buffer + RECORD_BYTES, n, buffer, size)
+        answer = self.tls.answer()
+        if answer:
+            self._send(answer, len(answer))
+        if n > 0 and self.tls.over != 1:    # no event will tell
+            self.poller.loop.call_soon(self._over)
+        return n
+
+    def _over(self):
+        """The other side has ended the stream, or broken it, behind the bytes that were there."""
+        if self.sock is not None and self.paused == 0:
+            try:
+                self.on_readable()
+            except Exception as error:
+                self.poller.fault(self.owner, error)
+
     cdef int send(self, const char* p, size_t n) except -1:
         """Send, or keep in the backlog, n bytes. After a failure (`failed`) bytes are dropped."""
+        if self.tls is not None:
+            return self._send_sealed(p, n)
+        return self._send(p, n)
+
+    cdef int _send_sealed(self, const char* p, size_t n) except -1:
+        cdef bytes records
+        if self.failed or n == 0:
+            return 0
+        try:
+            records = self.tls.encrypt(p, n)
+        except ssl.SSLError:        # the other side has broken the connection's rules
+            self.failed = True
+            return 0
+        return self._send(records, len(records))
+
+    cdef int _send(self, const char* p, size_t n) except -1:
         cdef Py_ssize_t sent
         cdef char* bigger
         cdef size_t capacity
@@ -235,12 +283,18 @@ cdef class Channel:
 
     cdef int resume(self, int reason) except -1:
         self.paused &= ~reason
+        if self.paused == 0 and self.tls is not None and self.tls.over != 1 and self.sock is not None:
+            self.poller.loop.call_soon(self._over)
         return self._watch()
 
     cdef int close(self) except -1:
         """Close the socket and forget the backlog. May be called twice."""
+        cdef bytes farewell
         if self.sock is None:
             return 0
+        if self.tls is not None and not self.failed and self.length == 0:
+            farewell = self.tls.farewell()
+            c_send(self.fd, <const char*>farewell, len(farewell), MSG_NOSIGNAL | MSG_DONTWAIT)
         self.poller.forget(self)
         self.failed = True
         self.length = 0

@@ -13,12 +13,17 @@ import mmap
 import os
 import socket
 import struct
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sidecar.link import Body, Link
+from sidecar.relay.handshake import NO_TLS, Handshake
 from sidecar.relay.session import Session
+from sidecar.relay.tls_stream import TlsStream
 
 if TYPE_CHECKING:
+    import ssl
+
     from sidecar.relay.shared import Relay
 
 _ACCEPTS_PER_TURN = 8
@@ -75,8 +80,43 @@ class ClientCount:
         self._map[self._half :] = bytes(self._half)
 
 
+@dataclass(frozen=True, slots=True)
+class _Newcomer:
+    """A connection that has been counted and is no session yet. kind: its listener's, "tcp", "tls" or "unix"."""
+
+    sock: socket.socket
+    peer: str
+    local: str
+    kind: str
+    is_local: bool
+    tls: TlsStream | None = None
+
+
+class _Complaints:
+    """What clients do wrong, for the log: at most one line every few seconds for each event."""
+
+    def __init__(self, link: Link, loop: asyncio.AbstractEventLoop) -> None:
+        self._link = link
+        self._loop = loop
+        self._said_at: dict[str, float] = {}
+        self._unsaid: dict[str, int] = {}
+
+    def say(self, event: str, message: str) -> None:
+        now = self._loop.time()
+        if now - self._said_at.get(event, -_COMPLAINT_INTERVAL_S) < _COMPLAINT_INTERVAL_S:
+            self._unsaid[event] = self._unsaid.get(event, 0) + 1
+            return
+        self._said_at[event] = now
+        unsaid = self._unsaid.pop(event, 0)
+        more = f" This happened {unsaid} more times since the last such line." if unsaid else ""
+        self._link.send("log", {"level": "warning", "event": event, "message": message + more})
+
+
 class Listener:
-    """The listening sockets of one worker. settings is the live dict of the worker's settings."""
+    """The listening sockets of one worker. settings is the live dict of the worker's settings.
+
+    context: for clients of a listener that speaks TLS, from now on.
+    """
 
     def __init__(self, relay: Relay, link: Link, settings: Body, count: ClientCount) -> None:
         self._loop = relay.loop
@@ -84,22 +124,24 @@ class Listener:
         self._link = link
         self._settings = settings
         self._count = count
+        self.context: ssl.SSLContext | None = None
         self._sockets: list[tuple[socket.socket, str, str]] = []
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None
-        self._complained_at = -_COMPLAINT_INTERVAL_S
+        self._complaints = _Complaints(link, relay.loop)
         self._asking: asyncio.Task[bool] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self.by_transport = {"tcp": 0, "unix": 0}
+        self._handshakes: dict[Handshake, _Newcomer] = {}
+        self.by_kind = {"tcp": 0, "tls": 0, "unix": 0}
 
     def replace(self, sockets: list[tuple[socket.socket, str, str]]) -> None:
-        """Listen on these from now on. Each: the listening socket, its transport (tcp, unix), its address or path."""
+        """Listen on these from now on. Each: the listening socket, its kind (tcp, tls, unix), its address or path."""
         accepting = self._accepting or self._retry is not None
         self.pause()
-        for sock, _transport, _address in self._sockets:
+        for sock, _kind, _address in self._sockets:
             sock.close()
         self._sockets = sockets
-        for sock, _transport, _address in sockets:
+        for sock, _kind, _address in sockets:
             sock.setblocking(False)
         if accepting:
             self.resume()
@@ -111,27 +153,31 @@ class Listener:
             self._retry = None
         if self._accepting:
             self._accepting = False
-            for sock, _transport, _address in self._sockets:
+            for sock, _kind, _address in self._sockets:
                 self._loop.remove_reader(sock.fileno())
 
     def resume(self) -> None:
         self._retry = None
         if not self._accepting:
             self._accepting = True
-            for sock, transport, address in self._sockets:
-                self._loop.add_reader(sock.fileno(), self._accept, sock, transport, address)
+            for sock, kind, address in self._sockets:
+                self._loop.add_reader(sock.fileno(), self._accept, sock, kind, address)
 
     def close(self) -> None:
         self.pause()
         self.replace([])
+        for handshake, newcomer in self._handshakes.items():
+            handshake.abandon()
+            self._forget(newcomer)
+        self._handshakes.clear()
 
     def closed(self, session: Session) -> None:
         """A session has ended."""
         self._count.add(-1)
-        self.by_transport[session.transport] -= 1
+        self.by_kind["tls" if session.is_tls else session.transport] -= 1
         self._relay.ledger.count("connections.closed")
 
-    def _accept(self, listener: socket.socket, transport: str, address: str) -> None:
+    def _accept(self, listener: socket.socket, kind: str, address: str) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
             try:
                 sock, peer = listener.accept()
@@ -142,22 +188,17 @@ class Listener:
                 self.pause()
                 self._retry = self._loop.call_later(_PAUSE_S, self.resume)
                 return
-            self._admit(sock, peer, transport, address)
+            self._admit(sock, peer, kind, address)
 
     def _complain(self, error: OSError) -> None:
-        """Say that clients cannot be accepted, at most every few seconds."""
-        now = self._loop.time()
-        if now - self._complained_at < _COMPLAINT_INTERVAL_S:
-            return
-        self._complained_at = now
         message = f"Accepting a client failed: {error.strerror}. Clients wait until there is room again."
-        self._link.send("log", {"level": "warning", "event": "client.accept_failed", "message": message})
+        self._complaints.say("client.accept_failed", message)
 
-    def _admit(self, sock: socket.socket, peer: object, transport: str, address: str) -> None:
+    def _admit(self, sock: socket.socket, peer: object, kind: str, address: str) -> None:
         sock.setblocking(False)
         local = True
         peer_text = local_text = f"{address}:0"
-        if transport == "tcp":
+        if kind != "unix":
             assert isinstance(peer, tuple)
             name = sock.getsockname()
             peer_text, local_text = _text(peer), _text(name)
@@ -165,40 +206,72 @@ class Listener:
             mapped = getattr(ip, "ipv4_mapped", None)
             local = (mapped or ip).is_loopback
             self._set_options(sock)
+        newcomer = _Newcomer(sock, peer_text, local_text, kind, local)
         if self._count.total() >= self._settings["maxclients"]:
-            self._reject(sock, "maxclients", MAXCLIENTS_ERROR)
+            # As in Valkey, nothing is said before TLS is agreed on.
+            self._refuse(newcomer, "maxclients", b"" if kind == "tls" else MAXCLIENTS_ERROR)
             return
         self._count.add(1)
-        if not local and self._settings["protected_mode"]:
-            task = self._loop.create_task(self._ask_then_open(sock, peer_text, local_text, transport))
+        if kind == "tls":
+            self._shake_hands(newcomer)
+        else:
+            self._judge(newcomer)
+
+    def _shake_hands(self, newcomer: _Newcomer) -> None:
+        assert self.context is not None
+
+        def done(stream: TlsStream) -> None:
+            del self._handshakes[handshake]
+            self._judge(replace(newcomer, tls=stream))
+
+        def failed(why: str | None) -> None:
+            del self._handshakes[handshake]
+            self._forget(newcomer)
+            if why is not None:
+                self._relay.ledger.count("connections.rejected", "tls")
+                self._complaints.say("client.tls_failed", self._tls_failure(newcomer, why))
+
+        handshake = Handshake(self._loop, newcomer.sock, self.context, done, failed)
+        self._handshakes[handshake] = newcomer
+
+    def _tls_failure(self, newcomer: _Newcomer, why: str) -> str:
+        port = newcomer.local.rpartition(":")[2]
+        plain = self._settings["plain_port"]
+        other = f", or use port {plain}, which is without TLS" if plain else ""
+        hint = f" Have it use TLS (rediss://, ssl=true){other}." if why == NO_TLS else ""
+        return f"The client {newcomer.peer} is cut off from port {port}, which speaks TLS: {why}.{hint}"
+
+    def _judge(self, newcomer: _Newcomer) -> None:
+        """Let a client in that has been counted, or find out first whether it may come in."""
+        if not newcomer.is_local and self._settings["protected_mode"]:
+            task = self._loop.create_task(self._ask_then_open(newcomer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         else:
-            self._open(sock, peer_text, local_text, transport, local)
+            self._open(newcomer)
 
-    def _open(self, sock: socket.socket, peer: str, local_text: str, transport: str, local: bool) -> None:
-        """Let a client in that has been counted."""
+    def _open(self, new: _Newcomer) -> None:
+        transport = "unix" if new.kind == "unix" else "tcp"
         try:
-            session = Session(self._relay, sock, peer, local_text, transport, local)
+            session = Session(self._relay, new.sock, new.peer, new.local, transport, new.is_local, new.tls)
         except OSError as error:
-            self._count.add(-1)
-            sock.close()
+            self._forget(new)
             self._complain(error)
             return
-        self.by_transport[transport] += 1
+        self.by_kind[new.kind] += 1
         self._relay.ledger.count("connections.opened")
         session.start()
 
-    async def _ask_then_open(self, sock: socket.socket, peer: str, local_text: str, transport: str) -> None:
+    async def _ask_then_open(self, newcomer: _Newcomer) -> None:
         """Protected mode follows the live state of the default user, which only the engine knows."""
         if self._asking is None:
             self._asking = self._loop.create_task(self._denied())
             self._asking.add_done_callback(self._answered)
         if await self._asking:
             self._count.add(-1)
-            self._reject(sock, "protected_mode", PROTECTED_ERROR)
+            self._refuse(newcomer, "protected_mode", PROTECTED_ERROR)
         else:
-            self._open(sock, peer, local_text, transport, local=False)
+            self._open(newcomer)
 
     async def _denied(self) -> bool:
         try:
@@ -209,12 +282,18 @@ class Listener:
     def _answered(self, _task: asyncio.Task[bool]) -> None:
         self._asking = None
 
-    def _reject(self, sock: socket.socket, reason: str, error: bytes) -> None:
+    def _refuse(self, newcomer: _Newcomer, reason: str, error: bytes) -> None:
+        """Send a client away that is not counted (any more)."""
         self._relay.ledger.count("connections.rejected", reason)
         self._count.add_rejected()
         with contextlib.suppress(OSError):
-            sock.send(error)
-        sock.close()
+            newcomer.sock.send(error if newcomer.tls is None else newcomer.tls.sealed(error))
+        newcomer.sock.close()
+
+    def _forget(self, newcomer: _Newcomer) -> None:
+        """Close a connection that has been counted and came to nothing."""
+        self._count.add(-1)
+        newcomer.sock.close()
 
     def _set_options(self, sock: socket.socket) -> None:
         """Valkey's: no delay, and keep-alive probes from tcp-keepalive seconds on (lost after about twice that)."""

@@ -14,6 +14,7 @@ cdef class Session(Owner):
     cdef readonly str peer               # "ip:port", or the path of our Unix socket
     cdef readonly str local
     cdef readonly bint is_local          # from the loopback interface or a Unix socket
+    cdef readonly bint is_tls
     cdef readonly str transport          # "tcp" or "unix"
     cdef Identity who                    # as spans show it
     cdef Channel client

@@ -1,6 +1,7 @@
 import socket
 
 from sidecar.relay.shared import Relay
+from sidecar.relay.tls_stream import TlsStream
 
 class Session:
     relay: Relay
@@ -8,12 +9,20 @@ class Session:
     local: str
     transport: str
     is_local: bool
+    is_tls: bool
     announced_address: bool
     upstream_inode: int
     connected: bool
     trusted: bool
     def __init__(
-        self, relay: Relay, sock: socket.socket, peer: str, local: str, transport: str, is_local: bool
+        self,
+        relay: Relay,
+        sock: socket.socket,
+        peer: str,
+        local: str,
+        transport: str,
+        is_local: bool,
+        tls: TlsStream | None = None,
     ) -> None: ...
     def start(self) -> None: ...
     def unfollow(self, reason: str) -> None: ...

@@ -22,6 +22,7 @@ from sidecar.relay.pending cimport (
 )
 from sidecar.relay.request_framer cimport HELD_MAX, RequestFramer, says_block
 from sidecar.relay.shared cimport Relay, now_ns
+from sidecar.relay.tls_stream cimport TlsStream
 from telemetry.spans cimport Identity, Unit
 
 from sidecar.relay.context import BAD_SYNTAX, INVALID_CONTEXT, parse
@@ -44,10 +45,11 @@ cdef bytes _TOO_LARGE = b"-ERR Protocol error: too large a request for a command
 
 
 cdef class Session(Owner):
-    """One client. sock: its connected socket; peer, local: its two addresses as text; transport: "tcp" or "unix"."""
+    """One client. sock: its connected socket; peer, local: its two addresses as text; transport: "tcp" or "unix"; tls: where it speaks TLS."""
 
-    def __init__(self, Relay relay not None, sock, str peer, str local, str transport, bint is_local):
+    def __init__(self, Relay relay not None, sock, str peer, str local, str transport, bint is_local, TlsStream tls=None):
         self.relay = relay
+        self.is_tls = tls is not None
         self.peer = peer
         self.local = local
         self.transport = transport
@@ -56,7 +58,7 @@ cdef class Session(Owner):
         self.who = Identity(host.strip("[]"), int(port), transport)
         self.requests = RequestFramer(relay.table)
         self.active_ns = now_ns()
-        self.client = Channel(relay.poller, self, sock, self._readable, self._drained, CONNECTING | (STOPPED if relay.stopped else 0))
+        self.client = Channel(relay.poller, self, sock, self._readable, self._drained, CONNECTING | (STOPPED if relay.stopped else 0), tls)
         relay.sessions.add(self)
 
     # ---- connecting ------------------------------------------------------------------------------------------------------------

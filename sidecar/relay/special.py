@@ -72,8 +72,8 @@ TOLD = frozenset({b"requirepass", b"loglevel"})
 
 _ANNOUNCED_PORT = frozenset({b"replica-announce-port", b"slave-announce-port"})
 
-_LISTENERS_AROUND_US = (b"tls-", b"rdma-")
-"""Beginnings of settings with which an engine opens listeners of its own. One without TLS crashes at tls-port."""
+_NOT_AT_RUN_TIME = frozenset({b"tls-replication", b"tls-cluster", b"tls-auth-clients-user"})
+"""Settings that would make the engine speak TLS by itself, and one that logs in its clients."""
 
 _FAILED_CONFIG_SET = b"-ERR CONFIG SET failed (possibly related to argument '%b') - "
 
@@ -143,7 +143,7 @@ class Special:
             guarded = self.settings["enable_protected_configs"] == "local" and not session.is_local
             for i in range(2, len(args) - 1, 2):
                 option = word(args[i])
-                ours = option.decode("latin-1") in self.settings["settable"] or option.startswith(_LISTENERS_AROUND_US)
+                ours = option.decode("latin-1") in self.settings["settable"] or _is_refused(option)
                 if ours or (guarded and option in _PROTECTED_CONFIGS):
                     return encode([*args[:2], b"port", _INVALID])
         return None
@@ -253,8 +253,8 @@ class Special:
     def _config_set_plan(self, session: Session, args: list[bytes], names: list[bytes]) -> Answer:
         guarded = self.settings["enable_protected_configs"] == "local" and not session.is_local
         for i, name in enumerate(names):
-            if name.startswith(_LISTENERS_AROUND_US):
-                return _config_set_refused(args, 2 + 2 * i, "not available yet in valkey-sidecar")
+            if _is_refused(name):
+                return _config_set_refused(args, 2 + 2 * i, "not available at run time in valkey-sidecar")
             if guarded and name in _PROTECTED_CONFIGS:
                 return _config_set_refused(args, 2 + 2 * i, "can't set protected config")
         ours = {
@@ -274,15 +274,21 @@ class Special:
         spelt = {name.decode("latin-1"): given[: len(name)] for name, given in zip(names, args[2::2], strict=True)}
         checked = await self._link.request("config_check", {"values": values, "others": others})
         bad = checked.get("argument")
+        # The engine refuses the command for the argument that is wrong: by a value, or where it takes any, by a name.
+        by_name = bad is not None and bad.startswith("tls-")
         substituted = list(args)
         for i, name in enumerate(names):
             if name in ours:
                 key = name.decode()
-                substituted[3 + 2 * i] = _INVALID if key == bad else str(self.settings["engine_values"][key]).encode()
+                if key == bad:
+                    substituted[2 + 2 * i if by_name else 3 + 2 * i] = _IMMUTABLE if by_name else _INVALID
+                elif key in self.settings["engine_values"]:
+                    substituted[3 + 2 * i] = self.settings["engine_values"][key].encode()
 
         def refused(reply: bytes) -> bytes:
             argument = spelt[str(bad)]
-            return _config_error(argument, checked["error"]) if _FAILED_CONFIG_SET % argument in reply else reply
+            failed = _FAILED_CONFIG_SET % (_IMMUTABLE if by_name else argument)
+            return _config_error(argument, checked["error"]) if failed in reply else reply
 
         async def apply(reply: bytes) -> bytes:
             if reply[:1] != b"+":
@@ -336,6 +342,10 @@ class Special:
         if text is None:
             return reply
         return as_text(reply, our_info(text, self.settings, self._count.rejected()))
+
+
+def _is_refused(name: bytes) -> bool:
+    return name in _NOT_AT_RUN_TIME or name.startswith(b"rdma-")
 
 
 def _text(value: bytes) -> str:

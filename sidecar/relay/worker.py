@@ -131,6 +131,7 @@ class Worker:
         self._relay.on_unknown = self._unknown
         self._listener = Listener(self._relay, self._link, self._settings, count)
         self._relay.on_closed = self._listener.closed
+        self._on_tls(body, [])
         self._listener.replace(_sockets(body["listeners"], fds[2:]))
 
     def _on_commands(self, body: Body, _fds: list[int]) -> None:
@@ -150,6 +151,14 @@ class Worker:
     def _on_listen(self, body: Body, fds: list[int]) -> None:
         assert self._listener is not None
         self._listener.replace(_sockets(body["listeners"], fds))
+
+    def _on_tls(self, body: Body, _fds: list[int]) -> None:
+        """For clients that connect from now on."""
+        assert self._listener is not None
+        if body["tls"] is not None:
+            from sidecar import tls
+
+            self._listener.context = tls.make_context(tls.Material(**body["tls"]))
 
     def _on_update(self, body: Body, _fds: list[int]) -> None:
         assert self._special is not None
@@ -220,7 +229,7 @@ class Worker:
         gauges: list[tuple[str, str, int]] = []
         if self._relay is not None and self._listener is not None:
             gauges = [("commands.in_flight", "", self._relay.in_flight)]
-            gauges += [("connections", transport, n) for transport, n in self._listener.by_transport.items()]
+            gauges += [("connections", kind, n) for kind, n in self._listener.by_kind.items()]
         for reason, dropped in self._tracer.take_drops().items():
             self._ledger.count("spans.dropped", reason, dropped)
         for frame in self._ledger.snapshot(gauges):

@@ -257,6 +257,8 @@ ROWS: tuple[Row, ...] = (
     Row("acl_access_denied_cmd", "Commands denied by ACL.", None, _count("acl_access_denied_cmd_total")),
     Row("acl_access_denied_key", "Keys denied by ACL.", None, _count("acl_access_denied_key_total")),
     Row("acl_access_denied_channel", "Channels denied by ACL.", None, _count("acl_access_denied_channel_total")),
+    _plain("tls_server_cert_expires_in_seconds", "Seconds until the server's certificate ends; 0 without TLS."),
+    _plain("tls_ca_cert_expires_in_seconds", "Seconds until the certificate of the clients' authority ends."),
 
     # Replication
     Row("role", "Role in replication.",

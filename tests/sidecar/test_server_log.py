@@ -46,3 +46,17 @@ def test_a_line_of_the_engine_says_in_which_role_it_was_written(start_here: Star
     assert server.wait_said("Background saving terminated with success")["role"] == "primary"
     client.execute_command("REPLICAOF", "127.0.0.1", "1")
     assert server.wait_said("Connecting to PRIMARY")["role"] == "replica"
+
+
+def test_the_log_says_once_what_clients_connect_with_and_hides_the_password(start_here: Start) -> None:
+    server = start_here("--requirepass", "Hunter2", "--bind", "127.0.0.1", "--save", "")
+    told = server.wait_said("server.connection_string")
+    address = f"127.0.0.1:{server.port}"
+    assert told["message"] == (
+        f"Clients connect with {address},password=*** (StackExchange.Redis) or redis://:***@{address}"
+    )
+    server.engine.kill()
+    server.wait_said("server.ready", times=2)
+    assert server.terminate() == 0
+    assert len(server.said("server.connection_string")) == 1
+    assert "Hunter2" not in server.log_text()

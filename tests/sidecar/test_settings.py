@@ -158,8 +158,20 @@ def test_every_setting_is_read_from_each_source(tmp_path: Path) -> None:
         (["-p", "6380"], '"-p" is not an option: they begin with two dashes, as in --port 6380'),
         (["--port", "1", "---hz", "1"], '"-hz" is not an option: they begin with two dashes, as in --port 6380'),
         (["--port 'x"], "argument: unbalanced quotes (from argument --port): a quote is not closed"),
-        (["--tls-port", "6380"], "tls-port: TLS is not available yet (from argument --tls-port): leave out the tls- "),
-        (["--tls-cert-file", "x"], "tls-cert-file: TLS is not available yet (from argument --tls-cert-file)"),
+        (["--tls-port", "70000"], 'tls-port: "70000" (from argument --tls-port) must be a number between 0 and 65535'),
+        (
+            ["--tls-auth-clients", "maybe"],
+            '"maybe" (from argument --tls-auth-clients) must be one of no, yes, optional',
+        ),
+        (
+            ["--tls-key-file-pass", "s3cret", "x"],
+            "tls-key-file-pass: 2 values (from argument --tls-key-file-pass) where",
+        ),
+        (["--tls-cluster", "yes"], "tls-cluster: cluster mode is not available yet (from argument --tls-cluster)"),
+        (
+            ["--tls-auth-clients-user", "CN"],
+            "tls-auth-clients-user: log-in by certificate is not available (from argument --tls-auth-clients-user)",
+        ),
         (["--rdma-port", "1"], "rdma-port: RDMA is not available (from argument --rdma-port)"),
         (["--cluster-enabled", "YES"], "cluster-enabled: cluster mode is not available yet (from argument --cluster-"),
     ],
@@ -186,9 +198,9 @@ def test_a_mistake_in_the_environment_the_file_or_standard_input_says_so(tmp_pat
     assert refused(str(conf)) == f"sidecar-workers: write a space instead of = (from {conf}, line 1)"
 
 
-@pytest.mark.parametrize("option", ["--tls-port 0", "--tls-replication no", "--tls-cluster no", "--cluster-enabled no"])
+@pytest.mark.parametrize("option", ["--tls-cluster no", "--tls-auth-clients-user off", "--cluster-enabled no"])
 def test_saying_no_to_what_is_not_available_is_fine(option: str) -> None:
-    assert len(load(option).engine_directives) == 1
+    assert len(load(option).directives) == 1
 
 
 def test_what_kubernetes_injects_for_a_service_called_sidecar_never_matters() -> None:

@@ -11,10 +11,8 @@ dashboard does it. With `tls=` (a `Certificate` of `make_authority`) they speak 
 
 from __future__ import annotations
 
-import datetime
 import gzip
 import http.server
-import ipaddress
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -25,10 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.json_format import MessageToJson
 from google.rpc.error_details_pb2 import RetryInfo
@@ -36,6 +30,8 @@ from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+from tests.authority import Authority
 
 PATIENCE_S = 30.0
 _REQUESTS = {
@@ -313,44 +309,8 @@ class Certificate:
 
 def make_authority(folder: Path) -> Certificate:
     """A made-up authority and a certificate of its, written into the folder: server.pem, server.key, ca.pem."""
-    now = datetime.datetime.now(datetime.UTC)
-
-    def build(name: str, issuer: str, key: Any, signer: Any, ca: bool) -> x509.Certificate:
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=30))
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
-        )
-        if ca:
-            usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
-            builder = builder.add_extension(usage, critical=True)
-        else:
-            names: list[x509.GeneralName] = [
-                x509.DNSName("localhost"),
-                x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-            ]
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        return builder.sign(signer, hashes.SHA256())
-
-    def pem(certificate: x509.Certificate) -> bytes:
-        return certificate.public_bytes(serialization.Encoding.PEM)
-
-    authority_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    authority = build("made-up authority", "made-up authority", authority_key, authority_key, ca=True)
-    server = build("localhost", "made-up authority", server_key, authority_key, ca=False)
-    key_pem = server_key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    authority = Authority(folder)
+    issued = authority.issue()
+    return Certificate(
+        authority.file.read_bytes(), issued.certificate.read_bytes(), issued.key.read_bytes(), authority.folder
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "ca.pem").write_bytes(pem(authority))
-    (folder / "server.pem").write_bytes(pem(server))
-    (folder / "server.key").write_bytes(key_pem)
-    return Certificate(pem(authority), pem(server), key_pem, folder)
