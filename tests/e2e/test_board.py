@@ -144,7 +144,9 @@ def watched(ready: Files, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     cache = services["cache"]
     nobody = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}", "OTEL_EXPORTER_OTLP_TIMEOUT": "500"}
     folder = tmp_path_factory.mktemp("cache")
-    server = launch(folder, *cache["command"], "--maxclients", str(_MAXCLIENTS), env={**cache["environment"], **nobody})
+    password = cache["environment"]["VALKEY_PASSWORD"]
+    command = [*cache["command"], "--requirepass", password, "--maxclients", str(_MAXCLIENTS)]
+    server = launch(folder, *command, env={**cache["environment"], **nobody}, password=password)
     over = threading.Event()
     failures: list[BaseException] = []
 
@@ -184,7 +186,7 @@ def _everything_once(server: Server) -> None:
                 pipeline.get("a")
             pipeline.execute()
     with server.connect() as sock:
-        sock.sendall(b"MULTI\r\nSUBSCRIBE a b\r\nEXEC\r\n")
+        sock.sendall(f"AUTH {server.password}\r\nMULTI\r\nSUBSCRIBE a b\r\nEXEC\r\n".encode())
         receive(sock, b"$1\r\nb\r\n:2\r\n")
     with contextlib.ExitStack() as stack:
         for _ in range(_MAXCLIENTS + 1):
