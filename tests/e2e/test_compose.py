@@ -104,7 +104,7 @@ def test_the_dashboard_takes_what_the_cache_sends_and_shows_it_to_those_with_the
     services = ready.services()
     settings = services["dashboard"]["environment"]
     usual = Dashboard._environment
-    monkeypatch.setattr(Dashboard, "_environment", lambda self: {**usual(self), **settings})
+    monkeypatch.setattr(Dashboard, "_environment", lambda self, *more: {**usual(self, *more), **settings})
     with Dashboard() as dashboard:
         told = {**services["cache"]["environment"], "OTEL_EXPORTER_OTLP_ENDPOINT": dashboard.grpc_endpoint}
         password = told["VALKEY_PASSWORD"]
