@@ -1,5 +1,5 @@
 # Everything a person does with a clone. `make setup` downloads what all the others need; they run it first, and it
-# does nothing when nothing changed. Only `make demo` and `make e2e` bring more: what they compare with or show.
+# does nothing when nothing changed. Only `make demo`, `make e2e` and `make test-image` bring more.
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,11 +18,11 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(PY) -m piptools compile --qu
 	--generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
 	--all-extras --all-build-deps --output-file $(LOCK)
 
-.PHONY: help setup run demo test e2e bench lint format lock clean
+.PHONY: help setup run demo test e2e test-image bench lint format lock clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 18
 
 setup: $(BUILT) ## a virtual environment in .venv: locked packages, compiled modules
 
@@ -33,10 +33,13 @@ demo: setup ## a Valkey with some traffic, and the Aspire dashboard that shows i
 	@exec $(PY) -m samples.demo
 
 test: setup ## unit and integration tests, with the engine that make setup brought
-	$(PY) -m pytest -n auto -m 'not e2e' $(ARGS)
+	$(PY) -m pytest -n auto -m 'not e2e and not image' $(ARGS)
 
 e2e: setup ## tests with other programs: redis-cli, replicas, Sentinel, clients' test suites, the Aspire dashboard, Prometheus
 	$(PY) -m pytest -m e2e $(ARGS)
+
+test-image: setup ## the container image, built and run (a Docker engine, or root and Debian's docker.io and debootstrap)
+	$(PY) -m pytest -m image tests/image $(ARGS)
 
 bench: setup ## this server against bare Valkey, HAProxy and nutcracker, and what telemetry costs (5 minutes)
 	$(PY) -m bench $(ARGS)

@@ -14,13 +14,14 @@ from typing import Final
 from sidecar.commandline import mode, normalized, parse_arguments
 from sidecar.conf import ConfigurationError, encode
 from sidecar.configuration import Configuration
+from sidecar.password import PASSWORD, PASSWORD_FILE
 from sidecar.processes import Children
 from sidecar.worker_process import spawn_worker
 
 _PROGRAM: Final = "valkey-sidecar"
 _FAILURE: Final = 1
 _INTERRUPTED: Final = 130
-_SECRET_ENVIRONMENT: Final = "SIDECAR_ENGINE_PASSWORD"
+_SECRET_ENVIRONMENT: Final = ("SIDECAR_ENGINE_PASSWORD", PASSWORD, PASSWORD_FILE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,7 +90,8 @@ def load_configuration(arguments: list[str]) -> Configuration:
     """Read and check everything, and take the passwords out of sight of `ps` and of our children."""
     _hide_passwords(arguments)
     configuration = Configuration.load(arguments, os.environ, sys.stdin.buffer.read)
-    os.environ.pop(_SECRET_ENVIRONMENT, None)
+    for name in _SECRET_ENVIRONMENT:
+        os.environ.pop(name, None)
     return configuration
 
 

@@ -23,6 +23,7 @@ from sidecar.conf import (
 )
 from sidecar.cpus import default_workers
 from sidecar.listener_settings import LISTENER_DIRECTIVES, ListenerSettings, kind_of
+from sidecar.password import requirepass
 from sidecar.secret import SecretStr
 from sidecar.settings import PREFIX, SidecarSettings, parse_value, resolve
 
@@ -33,7 +34,7 @@ _ALIASES: Final = {
 }
 _DEFAULT_SAVE: Final = ("3600", "1", "300", "100", "60", "10000")
 # Kinds of origin that are no file.
-BESIDE: Final = ("standard input", "argument")
+BESIDE: Final = ("environment", "standard input", "argument")
 # A renamed command must still be told from others; a SHA-512 in hexadecimal digits fits.
 _NAME_MAX: Final = 128
 
@@ -47,11 +48,13 @@ class Configuration:
     files: tuple[ConfFile, ...] = field(repr=False)
     """Every physical file that was read, the user's first, then the included ones."""
     extra_text: str = field(repr=False)
-    """What was given beside the file, as conf lines: standard input, then arguments."""
+    """What was given beside the file, as conf lines: the environment's password, standard input, then arguments."""
     directives: tuple[Directive, ...] = field(repr=False)
-    """All of them in order, `include` lines expanded: conf file, standard input, arguments."""
+    """All of them in order, `include` lines expanded: environment, conf file, standard input, arguments."""
     listener: ListenerSettings
     """Valkey's directives that are ours, as they are at the start."""
+    listener_defaults: ListenerSettings = field(repr=False)
+    """What `listener` would be if none of these directives had been given."""
     sidecar: SidecarSettings
     """Our own settings."""
     origins: Mapping[str, Origin] = field(repr=False)
@@ -78,17 +81,26 @@ class Configuration:
         reader.read_text(stdin, "standard input")
         reader.read_text(encode(arguments.options), "argument")
         directives = tuple(reader.directives)
+        password = None
+        if not any(directive.name == "requirepass" for directive in directives):
+            password = requirepass(environment)
+        if password is not None:
+            directives = (password, *directives)
         _refuse_mistakes(directives)
         _refuse_unavailable(directives)
         resolved = resolve((d for d in directives if d.name.startswith(PREFIX)), environment)
-        listener, origins = _listener(directives)
+        defaults = ListenerSettings().with_value("protected-mode", resolved.settings.protected_mode)
+        listener, origins = _listener(directives, defaults)
         origins.update({PREFIX + name: origin for name, origin in resolved.origins.items()})
         return cls(
             file=None if arguments.conf_file is None else absolute(folder, arguments.conf_file),
             files=tuple(reader.files),
-            extra_text="\n".join(part for part in (decode(stdin).rstrip("\n"), arguments.options) if part),
+            extra_text="\n".join(
+                text for text in (password and password.render(), decode(stdin).rstrip("\n"), arguments.options) if text
+            ),
             directives=directives,
             listener=listener,
+            listener_defaults=defaults,
             sidecar=resolved.settings,
             origins=origins,
             warnings=resolved.warnings,
@@ -206,8 +218,9 @@ def is_ours(name: str) -> bool:
     return name.startswith(PREFIX) or name in LISTENER_DIRECTIVES
 
 
-def _listener(directives: Iterable[Directive]) -> tuple[ListenerSettings, dict[str, Origin]]:
-    settings = ListenerSettings()
+def _listener(
+    directives: Iterable[Directive], settings: ListenerSettings
+) -> tuple[ListenerSettings, dict[str, Origin]]:
     origins: dict[str, Origin] = {}
     for directive in directives:
         # Checked even when a later one replaces it, as Valkey does.

@@ -48,12 +48,18 @@ class Front:
     `path` makes a user's path absolute.
 
     `lasting` are the settings that the next start would have. beside: names of those that were given beside the file,
-    which CONFIG REWRITE does not change.
+    which CONFIG REWRITE does not change. defaults: what holds where nothing was given.
     """
 
     def __init__(
-        self, settings: ListenerSettings, path: Callable[[str], str], journal: Journal, beside: Collection[str] = ()
+        self,
+        settings: ListenerSettings,
+        path: Callable[[str], str],
+        journal: Journal,
+        beside: Collection[str] = (),
+        defaults: ListenerSettings | None = None,
     ) -> None:
+        self._defaults = ListenerSettings() if defaults is None else defaults
         self.settings = settings
         self.lasting = settings
         self._beside = frozenset(beside)
@@ -239,7 +245,7 @@ class Front:
 
         No line for what is only expressed by its absence: text that is not set, and bind's default.
         """
-        default = ListenerSettings().config_values()
+        default = self._defaults.config_values()
         lines: dict[str, tuple[str | None, bool]] = {}
         for name, value in self.settings.config_values().items():
             is_default = value == default[name]

@@ -188,15 +188,19 @@ class KeyPassword(Password):
 class Addresses:
     """Up to 16 addresses to listen on; a `-` before one makes it optional, `*` is every address of IPv4."""
 
+    may_be_empty: bool = True
+
     @property
     def allowed(self) -> str:
-        return f"at most {_BIND_ADDRESSES_MAX} addresses"
+        return f"{'at most' if self.may_be_empty else '1 to'} {_BIND_ADDRESSES_MAX} addresses"
 
     def parse(self, args: Sequence[str]) -> tuple[str, ...]:
         words = args[0].split(" ") if len(args) == 1 else args
         addresses = tuple(word for word in words if word)
         if len(addresses) > _BIND_ADDRESSES_MAX:
             raise ValueError("Too many bind addresses specified.")
+        if not addresses and not self.may_be_empty:
+            raise ValueError("argument can't be empty")
         return addresses
 
     def show(self, value: tuple[str, ...]) -> str:

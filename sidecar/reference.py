@@ -11,6 +11,7 @@ import textwrap
 from typing import Final
 
 from sidecar.listener_settings import LISTENER_DIRECTIVES, ListenerSettings, about, is_immutable, kind_of
+from sidecar.password import VARIABLES
 from sidecar.settings import SETTINGS
 
 _WIDTH: Final = 100
@@ -31,6 +32,9 @@ A Valkey server with observability. It takes every option and conf file that val
 Its own settings, as an argument, an environment variable or a line in the conf file (without the dashes).
 An argument counts before the environment, the environment before the conf file.
 """
+_USAGE_PASSWORD: Final = """\
+Where neither an argument nor the conf file has `requirepass`, these environment variables stand for it:
+"""
 _USAGE_END: Final = """\
 All other options are valkey-server's, with the same grammar; `--sentinel`, `--test-memory MEGABYTES` and
 `--check-system` run the real valkey-server.
@@ -47,6 +51,16 @@ Each can be given as an argument (`--sidecar-workers 2`), as an environment vari
 in the conf file (`sidecar-workers 2`). An argument counts before the environment, the environment before the conf file.
 An environment variable that is empty counts as not set. A value that is not allowed stops the start with one line.
 
+"""
+_PAGE_PASSWORD: Final = """
+## The password from the environment
+
+Where neither an argument, standard input nor the conf file has `requirepass`, one of these stands for it, as if
+`--requirepass` had been given. An empty variable counts as not set; both at once stop the start. The engine and the
+workers do not inherit them.
+
+| environment | what it is for |
+|---|---|
 """
 _PAGE_DIRECTIVES: Final = """
 ## Directives of Valkey that valkey-sidecar honours itself
@@ -69,7 +83,8 @@ def help_text() -> str:
         facts = f"{setting.about} Allowed: {setting.allowed}. Default: {setting.default}."
         body = textwrap.fill(facts, _WIDTH, initial_indent=" " * _INDENT, subsequent_indent=" " * _INDENT)
         parts.append(f"  {setting.argument} VALUE  (or {setting.environment})\n{body}\n")
-    return "\n".join([*parts, _USAGE_END])
+    passwords = "".join(f"  {name}\n      {meaning}\n" for name, meaning in VARIABLES.items())
+    return "\n".join([*parts, _USAGE_PASSWORD + passwords, _USAGE_END])
 
 
 def settings_page() -> str:
@@ -90,6 +105,8 @@ def settings_page() -> str:
         f"| {'no' if is_immutable(name) else 'yes'} | {about(name)} |"
         for name in LISTENER_DIRECTIVES
     ]
+    lines.append(_PAGE_PASSWORD.rstrip("\n"))
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in VARIABLES.items()]
     return "\n".join([*lines, _PAGE_DIRECTIVES.rstrip("\n"), *rows, _PAGE_END])
 
 

@@ -22,7 +22,6 @@ from sidecar.kinds import (
     Password,
     Seconds,
     Switch,
-    Text,
 )
 from sidecar.secret import SecretStr
 from telemetry.housekeeping import HOUSEKEEPING
@@ -79,8 +78,16 @@ class SidecarSettings:
         "Port of /metrics, /livez and /readyz. If the default is taken, the server starts without them; "
         "if a port that you asked for is taken, it does not start.",
     )
-    http_bind: str = _setting(
-        Text("an address of this machine", may_be_empty=False), "127.0.0.1", "Address that the HTTP port listens on."
+    http_bind: tuple[str, ...] = _setting(
+        Addresses(may_be_empty=False),
+        ("127.0.0.1",),
+        "Addresses that the HTTP port listens on, as `bind` has them: `* -::*` is all of this machine.",
+    )
+    protected_mode: bool = _setting(
+        Switch(),
+        True,
+        "What `protected-mode` is where neither an argument nor the conf file says. "
+        "The container image has no, as the official Valkey image.",
     )
     log_format: str = _setting(
         Choice(("auto", "json", "console")),

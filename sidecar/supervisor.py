@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -138,7 +139,9 @@ class Supervisor:
         self._notifier = notifier
         self._journal = journal
         beside = [name for name in LISTENER_DIRECTIVES if configuration.is_beside(name)]
-        self._front = Front(configuration.listener, configuration.path, journal, beside)
+        self._front = Front(
+            configuration.listener, configuration.path, journal, beside, configuration.listener_defaults
+        )
         self._children = children
         self._first_worker = first_worker
         self._totals = Totals()
@@ -179,6 +182,7 @@ class Supervisor:
             if problem := self._pidfile.write():
                 self._journal.warning("pidfile.failed", problem)
         self._folder = PrivateFolder.create()
+        self._folder.note_http(self._http_sockets[0].getsockname()[:2] if self._http_sockets else None)
         self._assemble(self._folder)
 
     def _assemble(self, folder: PrivateFolder) -> None:
@@ -232,12 +236,16 @@ class Supervisor:
     def _bind_http(self) -> None:
         sidecar = self._configuration.sidecar
         try:
-            bound, _ = listeners.bind_tcp([sidecar.http_bind], sidecar.http_port, backlog=128)
+            bound, _ = listeners.bind_tcp(sidecar.http_bind, sidecar.http_port, backlog=128)
         except ListenError as error:
-            where = f"{sidecar.http_bind}:{sidecar.http_port}"
+            where = f"{' '.join(sidecar.http_bind)}:{sidecar.http_port}"
             reason = error.lines[0].rpartition(": ")[2]
             origins = self._configuration.origins
-            if given := [str(origins[name]) for name in ("sidecar-http-bind", "sidecar-http-port") if name in origins]:
+            asked_for = ["sidecar-http-bind", "sidecar-http-port"]
+            # Whoever asked for an address (our container image does) has not asked for the default port.
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE:
+                asked_for.remove("sidecar-http-bind")
+            if given := [str(origins[name]) for name in asked_for if name in origins]:
                 raise StartError(
                     f"sidecar-http-port: {where} (from {' and '.join(given)}) cannot be listened on: {reason}; "
                     "give another port or address"

@@ -33,13 +33,16 @@ class Dashboard:
     """A running dashboard. Any browser on this machine may look at it; programs need its key, to send and to ask.
 
     Use it as a context manager, or call stop(). Raises AspireError when it cannot be had or does not start.
+    certificate: a file of it and one of its key (PEM); then telemetry over gRPC is taken by https.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
         program = aspire_cli.install()
         self.key = secrets.token_hex(16)
         ports = free_ports(3)
         self.url, self.grpc_endpoint, self.http_endpoint = (f"http://127.0.0.1:{port}" for port in ports)
+        if certificate is not None:
+            self.grpc_endpoint = self.grpc_endpoint.replace("http:", "https:")
         self.api = TelemetryApi(self.url, self.key)
         self._folder = Path(tempfile.mkdtemp(prefix="aspire-dashboard-"))
         self._log = self._folder / "log"
@@ -50,7 +53,7 @@ class Dashboard:
                 self._process = subprocess.Popen(
                     command,
                     cwd=self._folder,
-                    env=self._environment(),
+                    env=self._environment(certificate),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -101,10 +104,13 @@ class Dashboard:
             path.unlink(missing_ok=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, certificate: tuple[Path, Path] | None) -> dict[str, str]:
         # It leaves keys, caches and debugging sockets in the folders of its user: they get a private one.
         own = {name: str(self._folder) for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_DATA_HOME")}
         inherited = {n: v for n, v in os.environ.items() if not n.startswith(("OTEL_", "DASHBOARD__", "ASPNETCORE_"))}
+        if certificate is not None:
+            own["Kestrel__Certificates__Default__Path"] = str(certificate[0])
+            own["Kestrel__Certificates__Default__KeyPath"] = str(certificate[1])
         return {
             **inherited,
             **own,

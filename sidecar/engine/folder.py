@@ -17,10 +17,15 @@ from pathlib import Path
 _PREFIX = "valkey-sidecar-"
 
 # All that we, and the engine, put into one: a folder with anything else is not ours.
-_CONTENTS = re.compile(r"engine\.conf|(temp-\w+-)?engine\.conf.*|arguments\.conf|included-\w+|(engine|probe)\.sock")
+_CONTENTS = re.compile(
+    r"http|engine\.conf|(temp-\w+-)?engine\.conf.*|arguments\.conf|included-\w+|(engine|probe)\.sock"
+)
 
 # struct sockaddr_un.sun_path holds 108 bytes with the final zero.
 _SOCKET_PATH_LIMIT = 107
+
+# Where a socket that listens on every address is reached.
+_LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 # A container whose root is read-only has /dev/shm all the same.
 _FOLDERS = ("/tmp", "/run", "/dev/shm")
@@ -45,6 +50,14 @@ class PrivateFolder:
     def configuration(self) -> Path:
         """The engine's configuration file; it may hold passwords."""
         return self.path / "engine.conf"
+
+    def note_http(self, address: tuple[str, int] | None) -> None:
+        """Leave "host port" of our HTTP port, for a health check of the container's; an empty file: we have none."""
+        text = ""
+        if address is not None:
+            host, port = address
+            text = f"{_LOCAL.get(host, host)} {port}\n"
+        (self.path / "http").write_text(text)
 
     @classmethod
     def create(cls, parent: str | None = None) -> PrivateFolder:

@@ -74,6 +74,7 @@ class Spans:
         self._transport: Transport | None = None
         self._encoding = threading.Thread(target=self._encode_all, name="otlp-spans", daemon=True)
         self._sending: threading.Thread | None = None
+        self._beginning = threading.Lock()
         self._encoding.start()
 
     def take(self, packet: bytes) -> None:
@@ -86,16 +87,21 @@ class Spans:
         self._inbox.put(packet)
 
     def send_with(self, transport: Transport, envelope: Wrap) -> None:
-        """Begin to send."""
-        self._transport = transport
-        self._sending = threading.Thread(
-            target=self._send_all, args=(transport, envelope), name="otlp-traces", daemon=True
-        )
-        self._sending.start()
+        """Begin to send, unless `stop` came first. May be called by another thread than `stop` is."""
+        with self._beginning:
+            if self._stopped:
+                transport.close()
+                return
+            self._transport = transport
+            self._sending = threading.Thread(
+                target=self._send_all, args=(transport, envelope), name="otlp-traces", daemon=True
+            )
+            self._sending.start()
 
     def stop(self, deadline: float) -> None:
         """Send what waits until `deadline` (of time.monotonic), then give up and count the rest."""
-        self._stopped = True
+        with self._beginning:
+            self._stopped = True
         self._inbox.put(None)
         self._encoding.join(_left(deadline))
         self._queue.close()

@@ -40,13 +40,22 @@ def test_without_anything_the_defaults_hold() -> None:
     assert "port" not in configuration.origins
 
 
+def test_protected_mode_has_a_default_of_ours_where_nobody_else_says(tmp_path: Path) -> None:
+    conf = tmp_path / "valkey.conf"
+    conf.write_text("protected-mode yes\n")
+    environment = {"SIDECAR_PROTECTED_MODE": "no"}
+    assert load(environment=environment).listener.protected_mode is False
+    assert load(str(conf), environment=environment).listener.protected_mode is True
+    assert load("--protected-mode", "yes", environment=environment).listener.protected_mode is True
+
+
 def test_an_argument_counts_before_the_environment_before_the_file_before_the_default(tmp_path: Path) -> None:
     conf = tmp_path / "valkey.conf"
     conf.write_text("sidecar-http-port 1001\nsidecar-http-bind ::1\nsidecar-log-format json\n")
     environment = {"SIDECAR_HTTP_PORT": "1002", "SIDECAR_HTTP_BIND": "0.0.0.0"}
     configuration = load(str(conf), "--sidecar-http-port", "1003", environment=environment)
     assert configuration.sidecar.http_port == 1003
-    assert configuration.sidecar.http_bind == "0.0.0.0"
+    assert configuration.sidecar.http_bind == ("0.0.0.0",)
     assert configuration.sidecar.log_format == "json"
     assert configuration.sidecar.ledger is True
     assert [str(configuration.origins[f"sidecar-{name}"]) for name in ("http-port", "http-bind", "log-format")] == [
@@ -80,7 +89,8 @@ def test_every_setting_is_read_from_each_source(tmp_path: Path) -> None:
         "engine-timeout": ("0.5", 0.5),
         "workers": ("64", 64),
         "http-port": ("80", 80),
-        "http-bind": ("::", "::"),
+        "http-bind": ('"* -::*"', ("*", "-::*")),
+        "protected-mode": ("no", False),
         "log-format": ("Console", "console"),
         "ledger": ("off", False),
         "slow-threshold": ("500us", 0.0005),
@@ -143,7 +153,10 @@ def test_every_setting_is_read_from_each_source(tmp_path: Path) -> None:
         ),
         (["--sidecar-drain-timeout", "1e9"], "must be a number of seconds between 0 and 3600"),
         (["--sidecar-drain-timeout", "3601"], "must be a number of seconds between 0 and 3600"),
-        (["--sidecar-http-bind", ""], 'sidecar-http-bind: "" (from argument --sidecar-http-bind) must be an address'),
+        (
+            ["--sidecar-http-bind", ""],
+            'sidecar-http-bind: "" (from argument --sidecar-http-bind) must be 1 to 16 addresses',
+        ),
         (["--sidecar-http-port", "0"], "must be a number between 1 and 65535"),
         (["--sidecar-log-format", "xml"], "must be one of auto, json, console"),
         (["--sidecar-engine-password", "s3cret", "x"], "sidecar-engine-password: 2 values (from argument "),

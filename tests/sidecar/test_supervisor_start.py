@@ -228,10 +228,35 @@ def test_a_default_port_for_http_that_is_taken_is_a_warning(start_here: Start) -
     except OSError:
         pass  # somebody else has it: as good
     with taken:
-        server = start_here("--save", "", default_http=True)
+        # An address was asked for, as in our container image; the port was not.
+        server = start_here("--save", "", default_http=True, env={"SIDECAR_HTTP_BIND": "* -::*"})
         server.wait_said("server.ready")
         assert server.said("http.port_taken")
         assert server.client().ping()
+        assert (server.private_folder / "http").read_text() == ""
+
+
+def test_an_address_for_http_that_is_not_this_machines_stops_the_start(start_here: Start) -> None:
+    server = start_here("--sidecar-http-bind", "192.0.2.77")
+    assert server.wait_end() == 1
+    assert "(from argument --sidecar-http-bind" in server.stderr
+    assert "Cannot assign requested address" in server.stderr
+
+
+def test_http_listens_on_all_addresses_it_was_given(start_here: Start, outer_address: str) -> None:
+    server = start_here("--save", "", env={"SIDECAR_HTTP_BIND": "* -::*"}).wait_ready()
+    assert not refuses(server.http_port)
+    assert not refuses(server.http_port, outer_address)
+    if socket.has_dualstack_ipv6():
+        assert not refuses(server.http_port, "::1")
+
+
+def test_a_health_check_finds_the_address_of_http_in_the_private_folder(start_here: Start) -> None:
+    everywhere = start_here("--save", "", "--sidecar-http-bind", "*").wait_ready()
+    assert (everywhere.private_folder / "http").read_text() == f"127.0.0.1 {everywhere.http_port}\n"
+    one = start_here("--save", "", "--sidecar-http-bind", "127.0.0.2")
+    one.wait_said("server.ready")
+    assert (one.private_folder / "http").read_text() == f"127.0.0.2 {one.http_port}\n"
 
 
 def test_no_password_is_in_any_process_list(start_here: Start, tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 
 from sidecar.connection_strings.model import ConnectionStringError
@@ -40,17 +38,12 @@ def test_a_server_without_tls_is_not_told_with_it() -> None:
     assert described_by(ListenerSettings(), None, None, tls=False).tls is False
 
 
-@dataclass(frozen=True)
-class WithTls(ListenerSettings):
-    tls_port: int = 6379
-
-
 def test_a_server_with_tls_is_told_with_it_as_aspire_tells_redis() -> None:
-    settings = WithTls(port=6380)
+    settings = ListenerSettings(port=6380, tls_port=6379)
     assert format_stackexchange(described_by(settings, None, None)) == "localhost:6379,ssl=true"
     assert format_stackexchange(described_by(settings, None, None, tls=False)) == "localhost:6380"
     with pytest.raises(ConnectionStringError, match=r"^TLS: the server has no port without it$"):
-        described_by(WithTls(port=0), None, None, tls=False)
+        described_by(ListenerSettings(port=0, tls_port=6379), None, None, tls=False)
 
 
 def test_the_line_for_the_log_has_both_forms_and_no_password() -> None:

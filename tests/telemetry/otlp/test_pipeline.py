@@ -23,10 +23,11 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from telemetry import spanpacket
 from telemetry.otlp.encoded import Observed
+from telemetry.otlp.envelope import Envelope
 from telemetry.otlp.pipeline import Pipeline
 from telemetry.otlp.resource import Attributes
 from telemetry.otlp.settings import ExportSettings
-from telemetry.otlp.spans import INBOX_BYTES_MAX
+from telemetry.otlp.spans import INBOX_BYTES_MAX, Spans
 from telemetry.otlp.stats import ExportStats
 from telemetry.otlp.transport import REQUEST_BYTES_MAX, Transport
 from tests.conftest import PATIENCE_S, free_port, wait_until
@@ -207,6 +208,21 @@ def test_nothing_is_kept_without_bounds_before_the_start(begin: Begin, stats: Ex
     assert stats.dropped() == {"queue_full": 5000}
     pipeline.stop(0)
     assert stats.dropped() == {"queue_full": 5000, "shutdown": fits * 500}
+
+
+def test_an_end_in_the_middle_of_the_beginning_closes_what_was_opened(stats: ExportStats) -> None:
+    """The transport is made by a thread of its own: it may be ready when the server has ended already."""
+    spans = Spans(settings_for("http://127.0.0.1:1").spans, stats, export=True)
+    spans.stop(0)
+    closed: list[bool] = []
+
+    class LateTransport:
+        def close(self) -> None:
+            closed.append(True)
+
+    spans.send_with(LateTransport(), Envelope({}, "scope", "1"))  # type: ignore[arg-type]
+    assert closed == [True]
+    assert "otlp-traces" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_slow_spans_and_exemplars_are_handed_out_without_a_traces_exporter(

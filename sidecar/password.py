@@ -1,0 +1,48 @@
+"""Owns the environment variables that stand for `requirepass`, so that a container needs no shell to set a password.
+Never shows what they hold and never decides whether they count: arguments and conf files come first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from sidecar.conf import ConfigurationError, Directive, Origin, decode, file_path, shown
+
+PASSWORD: Final = "VALKEY_PASSWORD"
+PASSWORD_FILE: Final = "VALKEY_PASSWORD_FILE"
+VARIABLES: Final = {
+    PASSWORD: "The default user's password.",
+    PASSWORD_FILE: "A file that holds it, such as a mounted secret; one newline at its end does not count.",
+}
+"""Each with what it is for, for the documentation."""
+
+
+def requirepass(environment: Mapping[str, str]) -> Directive | None:
+    """The directive that the environment asks for; None without one. An empty variable is one that is not set.
+
+    Raises ConfigurationError with one line.
+    """
+    password, path = environment.get(PASSWORD, ""), environment.get(PASSWORD_FILE, "")
+    if password and path:
+        raise ConfigurationError(f"{PASSWORD} and {PASSWORD_FILE} are both set: keep one of them")
+    if path:
+        return Directive("requirepass", (_read(decode(os.fsencode(path))),), Origin("environment", PASSWORD_FILE))
+    if password:
+        return Directive("requirepass", (decode(os.fsencode(password)),), Origin("environment", PASSWORD))
+    return None
+
+
+def _read(path: str) -> str:
+    what = f"{PASSWORD_FILE}: {shown(path)}"
+    try:
+        password = file_path(path).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{what} cannot be read: {error.strerror}") from None
+    password = password.removesuffix(b"\n").removesuffix(b"\r")
+    if not password:
+        raise ConfigurationError(f"{what} is empty: write the password into it, or do not set {PASSWORD_FILE}")
+    if b"\0" in password:
+        raise ConfigurationError(f"{what} has a NUL byte in it: a password is text")
+    return decode(password)
