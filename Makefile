@@ -35,7 +35,7 @@ demo: setup ## a Valkey with some traffic, and the Aspire dashboard that shows i
 test: setup ## unit and integration tests, with the engine that make setup brought
 	$(PY) -m pytest -n auto -m 'not e2e and not image' $(ARGS)
 
-e2e: setup ## tests with other programs: redis-cli, replicas, Sentinel, clients' test suites, the Aspire dashboard
+e2e: setup ## tests with other programs: redis-cli, replicas, Sentinel, clients' test suites, the Aspire dashboard, Prometheus
 	$(PY) -m pytest -m e2e $(ARGS)
 
 test-image: setup ## the container image, built and run (a Docker engine, or root and Debian's docker.io and debootstrap)

@@ -101,6 +101,7 @@ one instance, whose sums never go down, even when a worker dies.
   says otherwise. Histograms have explicit buckets.
 - `valkey.command.duration` has exemplars: in each second, the slowest command that has a span. Prometheus gets them
   if it asks for OpenMetrics (`--enable-feature=exemplar-storage`).
+- [samples/compose](../samples/compose) has a Grafana board and alert rules made of these.
 """
 _OVERVIEW: Final = """
 What to look at first: one number each, over the last export interval. A gauge that has nothing to say, such as a
@@ -112,7 +113,8 @@ _ENGINE: Final = """
 
 Scope `valkey.engine`: the engine's own figures, read from `INFO`, over OTLP under the names of the OpenTelemetry
 Collector's redis receiver, at `/metrics` under those of redis_exporter, so that their dashboards work unchanged.
-Counters begin anew when the engine is started again. A figure that the engine does not tell is absent.
+Counters begin anew when the engine is started again. A figure that the engine does not tell is absent. `redis_up` at
+`/metrics` is 1 while the engine answers `INFO`, else 0, and then it stands alone.
 """
 _LOGS: Final = """
 ## Logs

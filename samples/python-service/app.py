@@ -1,95 +1,97 @@
-"""A small service that keeps its answers in the cache, and whose own spans go to the same OTLP endpoint as the cache's.
+"""A shop that keeps its prices in the cache. One trace leads from the HTTP request to the command in the server.
 
-OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_SERVICE_NAME are read as everywhere; CACHE_URL is the cache (default
-valkey://localhost:6379). Run it: `python app.py [seconds]`.
+Run it with `python app.py`. PORT is where it listens (8000), HOST on which address (127.0.0.1); cache.py says how it
+finds its cache, and the OTEL_* variables where its spans go.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
-import sys
-import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-import valkey
+import uvicorn
+import valkey.asyncio as valkey
+from cache import cache_url
+from fastapi import FastAPI
 from opentelemetry import trace as otel
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from telemetry.client import trace
 
-_EXPIRY_S = 5
-_PAUSE_S = 0.1
+_PRICE_LASTS_S = 5
+_WORK_S = 0.02
+
+# OpenTelemetry, as in any service: its spans go where OTEL_EXPORTER_OTLP_ENDPOINT says, under OTEL_SERVICE_NAME.
+os.environ.setdefault("OTEL_SERVICE_NAME", "shop")
+provider = TracerProvider()
+provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+otel.set_tracer_provider(provider)
+
+# The one line that is about valkey-sidecar: each command has a span, and the server makes its own below it.
+cache = trace(valkey.from_url(cache_url(), decode_responses=True), client_spans=True)
 
 
-def service_spans(name: str = "shop") -> TracerProvider:
-    """The spans of this service, exported over OTLP; OTEL_SERVICE_NAME goes before `name`."""
-    provider = TracerProvider(resource=Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", name)}))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(), schedule_delay_millis=500))
-    otel.set_tracer_provider(provider)
-    return provider
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    yield
+    await cache.aclose()
+    await asyncio.to_thread(provider.shutdown)  # sends what is left
 
 
-def price_of(client: valkey.Valkey, product: int) -> int:
+app = FastAPI(lifespan=lifespan)
+
+
+@app.get("/health")
+async def health() -> dict[str, bool]:
+    return {"ok": True}
+
+
+@app.get("/products/{number}")
+async def product(number: int) -> dict[str, int]:
     """From the cache, or else worked out and kept."""
-    key = f"price:{product}"
-    kept = client.get(key)
-    if kept is not None:
-        return int(kept)
-    price = random.randint(1, 500)
-    client.set(key, price, ex=_EXPIRY_S)
-    return price
+    key = f"price:{number}"
+    price = await cache.get(key)
+    if price is None:
+        await asyncio.sleep(_WORK_S)
+        price = random.randint(1, 500)
+        await cache.set(key, price, ex=_PRICE_LASTS_S)
+    return {"number": number, "price": int(price)}
 
 
-def place_order(client: valkey.Valkey, products: list[int]) -> None:
-    """A pipeline of reads, then a transaction."""
-    with client.pipeline(transaction=False) as pipe:
-        for product in products:
-            pipe.get(f"price:{product}")
-        pipe.execute()
-    with client.pipeline(transaction=True) as pipe:
-        pipe.incr("orders").lpush("recent", *products).ltrim("recent", 0, 99)
-        pipe.execute()
+@app.get("/products")
+async def products() -> list[int]:
+    """Those with a known price: ten reads in one pipeline."""
+    async with cache.pipeline(transaction=False) as pipeline:
+        for number in range(10):
+            pipeline.get(f"price:{number}")
+        prices = await pipeline.execute()
+    return [number for number, price in enumerate(prices) if price is not None]
 
 
-def traffic(client: valkey.Valkey, seconds: float) -> int:
-    """Requests until the time is over, about ten a second, with a mistake now and then; how many there were.
-
-    client: one that `telemetry.client.trace` was called for.
-    """
-    tracer = otel.get_tracer("shop")
-    requests = 0
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        requests += 1
-        products = random.sample(range(20), 3)
-        with tracer.start_as_current_span("GET /products", kind=otel.SpanKind.SERVER):
-            for product in products:
-                price_of(client, product)
-        if requests % 3 == 0:
-            with tracer.start_as_current_span("POST /orders", kind=otel.SpanKind.SERVER):
-                place_order(client, products)
-        if requests % 20 == 0:
-            with tracer.start_as_current_span("GET /broken", kind=otel.SpanKind.SERVER):
-                try:
-                    client.incr("recent")  # a list: WRONGTYPE
-                except valkey.ResponseError as error:
-                    otel.get_current_span().record_exception(error)
-        time.sleep(_PAUSE_S)
-    return requests
+@app.post("/orders/{number}")
+async def order(number: int) -> dict[str, int]:
+    """Counted and remembered in one transaction."""
+    async with cache.pipeline(transaction=True) as transaction:
+        transaction.incr("orders").lpush("recent", number).ltrim("recent", 0, 99)
+        orders, *_ = await transaction.execute()
+    return {"orders": orders}
 
 
-def main() -> None:
-    provider = service_spans()
-    client = trace(valkey.Valkey.from_url(os.environ.get("CACHE_URL", "valkey://localhost:6379")), client_spans=True)
-    try:
-        traffic(client, float(sys.argv[1]) if len(sys.argv) > 1 else 60)
-    finally:
-        client.close()
-        provider.shutdown()
+@app.post("/reviews/{number}")
+async def review(number: int) -> None:
+    """The bug that every demonstration needs: a list where a number stands. The answer is 500."""
+    await cache.set(f"review:{number}", 5)
+    await cache.lpush(f"review:{number}", "five stars")
 
+
+# exclude_spans: without it every request also has a span for each message between server and framework.
+FastAPIInstrumentor.instrument_app(app, excluded_urls="/health$", exclude_spans=["receive", "send"])
 
 if __name__ == "__main__":
-    main()
+    uvicorn.run(app, host=os.environ.get("HOST", "127.0.0.1"), port=int(os.environ.get("PORT", "8000")))

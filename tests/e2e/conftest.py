@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.collector.peer import Collector, build
+from tests.e2e.compose_files import files as compose_files
+from tests.e2e.compose_files.files import Files
 
 StartCollector = Callable[..., Collector]
 
@@ -39,3 +41,22 @@ def start_collector(collector_program: Path, tmp_path: Path) -> Iterator[StartCo
 def collector(start_collector: StartCollector) -> Collector:
     """An OpenTelemetry Collector that takes OTLP over gRPC and HTTP and writes what comes to a file."""
     return start_collector()
+
+
+@pytest.fixture(scope="session")
+def compose_reader() -> Path:
+    return compose_files.build()
+
+
+@pytest.fixture
+def files(compose_reader: Path, tmp_path: Path) -> Files:
+    """A copy of samples/compose and of what it refers to."""
+    return Files(compose_reader, tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def ready(compose_reader: Path, tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """The same with passwords; not to be written to."""
+    files = Files(compose_reader, tmp_path_factory.mktemp("compose") / "copy")
+    assert files.new_env().returncode == 0
+    return files

@@ -1,15 +1,11 @@
 """The OpenTelemetry Collector as a peer of tests: built once with its own builder, started on free ports.
 
-Owns the build (kept in the user's cache folder under a name that is the hash of what it was made from) and a running
-Collector with what it wrote. It judges nothing.
+Owns how it is built, and a running Collector with what it wrote. It judges nothing.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -19,43 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import PATIENCE_S, free_port, wait_until
+from tests.e2e.go_programs import Go, built
 
 _FOLDER = Path(__file__).parent
 _MANIFEST = _FOLDER / "builder.yaml"
 _BUILDER = "go.opentelemetry.io/collector/cmd/builder@v0.161.0"
-# One and a half minutes on two cores, everything downloaded and compiled for the first time.
-_BUILD_WITHIN_S = 900
 
 
 def build() -> Path:
     """The Collector's program; made now if it is not in the cache. Raises AssertionError without Go."""
-    go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
-    assert go, "Go is missing: the Collector is built from its Go modules. Install Go 1.25 or later and put it on PATH."
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "valkey-sidecar-tests"
-    made_from = hashlib.sha256(_MANIFEST.read_bytes() + _BUILDER.encode()).hexdigest()[:16]
-    program = cache / f"collector-{made_from}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "collector.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another run on this machine may be building it
-        if not program.exists():
-            _build(go, program)
-    return program
+    return built("collector", _MANIFEST.read_bytes() + _BUILDER.encode(), _make)
 
 
-def _build(go: str, program: Path) -> None:
-    folder = program.with_suffix(".build")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+def _make(folder: Path, go: Go) -> Path:
     shutil.copy(_MANIFEST, folder)
-    path = f"{Path(go).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    env = {**os.environ, "PATH": path, "GOFLAGS": "-mod=mod -buildvcs=false"}
-    command = [go, "run", _BUILDER, "--config", _MANIFEST.name]
-    done = subprocess.run(
-        command, cwd=folder, env=env, capture_output=True, text=True, timeout=_BUILD_WITHIN_S, check=False
-    )
-    assert done.returncode == 0, f"the Collector could not be built with {go}:\n{done.stdout}{done.stderr}"
-    (folder / "out" / "collector").rename(program)
-    shutil.rmtree(folder)
+    go("run", _BUILDER, "--config", _MANIFEST.name)
+    return folder / "out" / "collector"
 
 
 @dataclass
