@@ -116,7 +116,7 @@ CLIENT_CONNECTIONS_CLOSED = Instrument(
 )  # fmt: skip
 CLIENT_CONNECTIONS_REJECTED = Instrument(
     CLIENTS, "valkey.client.connections.rejected", "counter", "{connection}", ("reason",),
-    "valkey_client_connections_rejected", "", "Client connections refused, by reason.",
+    "valkey_client_connections_rejected", "", "Client connections refused, by reason: maxclients, protected_mode, tls.",
 )  # fmt: skip
 
 # Scope valkey.overview
