@@ -12,6 +12,7 @@ import io
 import ipaddress
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -120,38 +121,71 @@ def docker_engine() -> Iterator[Docker]:
     if os.geteuid() != 0:
         raise NoDockerError("no Docker engine runs, and only root may start one")
     folder = Path(tempfile.mkdtemp(prefix="valkey-sidecar-docker-"))
-    bridge = Path("/sys/class/net/docker0")
-    had_bridge = bridge.exists()
     host = f"unix://{folder}/docker.sock"
-    # Published ports need no rule of iptables: docker-proxy carries them. So nothing of the machine's is changed.
-    command = [
-        dockerd, "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid",
-        "--host", host, "--iptables=false", "--ip-forward=false", "--ip-masq=false",
-    ]  # fmt: skip
     log = folder / "log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    docker = Docker(host)
-    try:
-        deadline = time.monotonic() + _START_LIMIT_S
-        while not docker.answers():
-            said = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-            assert process.poll() is None, f"dockerd ended with {process.returncode}:\n{said}"
-            assert time.monotonic() < deadline, f"dockerd does not answer after {_START_LIMIT_S:.0f} s:\n{said}"
-            time.sleep(0.1)
-        yield docker
-    finally:
-        process.send_signal(signal.SIGTERM)
+    with _bridge() as bridge:
+        # setpriv: it ends with us, however we end.
+        # Published ports need no rule of iptables: docker-proxy carries them. So nothing of the machine's is changed.
+        command = [
+            "setpriv", "--pdeathsig", "TERM", dockerd, "--host", host, "--data-root", f"{folder}/data",
+            "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid", "--bridge", bridge,
+            "--iptables=false", "--ip-forward=false", "--ip-masq=false",
+        ]  # fmt: skip
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        docker = Docker(host)
         try:
-            process.wait(_START_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if not had_bridge and bridge.exists() and (ip := shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin")):
-            subprocess.run([ip, "link", "delete", "docker0"], check=False)
-        shutil.rmtree(folder, ignore_errors=True)
+            deadline = time.monotonic() + _START_LIMIT_S
+            while not docker.answers():
+                said = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+                assert process.poll() is None, f"dockerd ended with {process.returncode}:\n{said}"
+                assert time.monotonic() < deadline, f"dockerd does not answer after {_START_LIMIT_S:.0f} s:\n{said}"
+                time.sleep(0.1)
+            yield docker
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_START_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            _unmount_below(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _bridge() -> Iterator[str]:
+    """The name of a bridge of our own: on one that engines share, containers of both would have the same addresses."""
+    name = f"vs-{secrets.token_hex(4)}"
+    taken = {
+        words[0] for words in map(str.split, _ip("-4", "route").splitlines()) if words and words[0].startswith("10.")
+    }
+    third = next(n for n in range(os.getpid() % 200, 255) if not any(t.startswith(f"10.231.{n}.") for t in taken))
+    _ip("link", "add", name, "type", "bridge")
+    try:
+        _ip("address", "add", f"10.231.{third}.1/24", "dev", name)
+        _ip("link", "set", name, "up")
+        yield name
+    finally:
+        _ip("link", "delete", name)
+
+
+def _ip(*arguments: str) -> str:
+    program = shutil.which("ip", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if program is None:
+        raise NoDockerError("no Docker engine runs, and one needs the program ip (Debian: apt-get install iproute2)")
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
+
+
+def _unmount_below(folder: Path) -> None:
+    """dockerd leaves the name space of its network mounted."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in sorted((mount for mount in mounts if mount.startswith(f"{folder}/")), reverse=True):
+        subprocess.run(["umount", mount], check=False)
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import valkey
@@ -40,12 +39,12 @@ def secure(docker: Docker, certificate: DeveloperCertificate) -> Iterator[AppHos
         yield host
 
 
-def first_trace(container: Container, host: AppHost, name: str, **options: object) -> None:
+def first_trace(container: Container, app: AppHost, name: str, **options: object) -> None:
     """A healthy server whose first command is a trace in the dashboard."""
     client = container.client(**options)
     began = time.monotonic()
     assert client.set("a", "1")
-    wait_until(lambda: "SET" in [s.name for s in host.dashboard.api.spans(name)], "the trace", _FIRST_TRACE_S)
+    wait_until(lambda: "SET" in [s.name for s in app.dashboard.api.spans(name)], "the trace", _FIRST_TRACE_S)
     assert time.monotonic() - began < _FIRST_TRACE_S
     container.wait_health("healthy")
 
@@ -110,7 +109,7 @@ def test_add_redis_without_a_certificate(start: StartContainer, plain: AppHost) 
 
 
 def test_add_redis_with_a_trusted_certificate(
-    start: StartContainer, secure: AppHost, certificate: DeveloperCertificate, tmp_path: Path
+    start: StartContainer, secure: AppHost, certificate: DeveloperCertificate
 ) -> None:
     options = secure.options("redis", REDIS_PASSWORD=_SECRET)
     tls = (

@@ -45,6 +45,15 @@ def test_a_gigabyte_is_saved_before_docker_loses_patience(start: StartContainer,
     assert container.client().dbsize() == 1 << 20
 
 
+def test_a_save_that_takes_longer_than_docker_waits_is_told_in_the_log(start: StartContainer) -> None:
+    container = start(command=("--enable-debug-command", "yes", "--rdb-key-save-delay", "200"))
+    container.client().execute_command("DEBUG", "POPULATE", 100_000)  # 20 seconds of saving
+    seconds, code = container.stop()
+    assert code == 137
+    assert seconds > _BIG_STOP_S
+    assert "The engine still saves its data" in container.logs()
+
+
 def test_a_kill_costs_what_was_not_written_and_nothing_else(start: StartContainer) -> None:
     container = start(command=("--appendonly", "yes", "--appendfsync", "always"))
     assert container.client().set("kept", "yes")
