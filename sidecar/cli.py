@@ -89,7 +89,8 @@ def _serve(arguments: list[str]) -> int:
 def load_configuration(arguments: list[str]) -> Configuration:
     """Read and check everything, and take the passwords out of sight of `ps` and of our children."""
     _hide_passwords(arguments)
-    configuration = Configuration.load(arguments, os.environ, sys.stdin.buffer.read)
+    environment = {name: normalized(value) for name, value in os.environ.items()}
+    configuration = Configuration.load(arguments, environment, sys.stdin.buffer.read)
     for name in _SECRET_ENVIRONMENT:
         os.environ.pop(name, None)
     return configuration

@@ -4,11 +4,10 @@ Never shows what they hold and never decides whether they count: arguments and c
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Final
 
-from sidecar.conf import ConfigurationError, Directive, Origin, decode, file_path, shown
+from sidecar.conf import ConfigurationError, Directive, Origin, decode, file_path
 
 PASSWORD: Final = "VALKEY_PASSWORD"
 PASSWORD_FILE: Final = "VALKEY_PASSWORD_FILE"
@@ -22,27 +21,30 @@ VARIABLES: Final = {
 def requirepass(environment: Mapping[str, str]) -> Directive | None:
     """The directive that the environment asks for; None without one. An empty variable is one that is not set.
 
+    Values are UTF-8 with lone surrogates, as all text of the configuration.
     Raises ConfigurationError with one line.
     """
     password, path = environment.get(PASSWORD, ""), environment.get(PASSWORD_FILE, "")
     if password and path:
         raise ConfigurationError(f"{PASSWORD} and {PASSWORD_FILE} are both set: keep one of them")
     if path:
-        return Directive("requirepass", (_read(decode(os.fsencode(path))),), Origin("environment", PASSWORD_FILE))
+        return Directive("requirepass", (_read(path),), Origin("environment", PASSWORD_FILE))
     if password:
-        return Directive("requirepass", (decode(os.fsencode(password)),), Origin("environment", PASSWORD))
+        return Directive("requirepass", (password,), Origin("environment", PASSWORD))
     return None
 
 
 def _read(path: str) -> str:
-    what = f"{PASSWORD_FILE}: {shown(path)}"
+    # The path is not shown: people confuse the two variables, and then it is the password.
     try:
         password = file_path(path).read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"{what} cannot be read: {error.strerror}") from None
+        raise ConfigurationError(f"{PASSWORD_FILE}: it cannot be read: {error.strerror}") from None
     password = password.removesuffix(b"\n").removesuffix(b"\r")
     if not password:
-        raise ConfigurationError(f"{what} is empty: write the password into it, or do not set {PASSWORD_FILE}")
+        raise ConfigurationError(
+            f"{PASSWORD_FILE}: it is empty: write the password into it, or do not set the variable"
+        )
     if b"\0" in password:
-        raise ConfigurationError(f"{what} has a NUL byte in it: a password is text")
+        raise ConfigurationError(f"{PASSWORD_FILE}: it has a NUL byte: a password is text")
     return decode(password)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final, NoReturn
 
 from sidecar.commandline import parse_arguments
-from sidecar.conf import decode, encode, file_path
+from sidecar.conf import decode, encode
 from sidecar.configuration import Configuration
 from sidecar.connection_strings.environment import check_name, from_environment
 from sidecar.connection_strings.forms import parse
@@ -31,12 +31,11 @@ from sidecar.connection_strings.model import (
 from sidecar.connection_strings.output import FORMATS, Output
 from sidecar.connection_strings.server import described_by, has_users
 from sidecar.connection_strings.uri import is_uri
+from sidecar.password import PASSWORD, requirepass
 from sidecar.secret import SecretStr
 
 NAME: Final = "connection-string"
 _PROGRAM: Final = f"valkey-sidecar {NAME}"
-_PASSWORD: Final = "VALKEY_PASSWORD"
-_PASSWORD_FILE: Final = "VALKEY_PASSWORD_FILE"
 _USAGE_MISTAKE: Final = 2
 
 _USAGE: Final = f"""\
@@ -225,7 +224,7 @@ class _Source:
         )
         if server.password is None and has_users(configuration):
             self.notes.append(
-                f"the server has users of its own: give --user, and the password by {_PASSWORD} or --password-stdin"
+                f"the server has users of its own: give --user, and the password by {PASSWORD} or --password-stdin"
             )
         return self._adapted(server)
 
@@ -235,15 +234,8 @@ class _Source:
             return configuration.requirepass
         if self.options.password_stdin:
             return None  # read when the rest is known to be right
-        if given := self.environment.get(_PASSWORD):
-            return SecretStr(given)
-        if path := self.environment.get(_PASSWORD_FILE):
-            try:
-                text = decode(file_path(path).read_bytes())
-            except OSError as error:
-                raise ConnectionStringError(f"{_PASSWORD_FILE}: it cannot be read: {error.strerror}") from None
-            return _one_line(text, _PASSWORD_FILE)
-        return None
+        given = requirepass(self.environment)
+        return None if given is None else SecretStr(given.args[0])
 
     def _adapted(self, connection: ConnectionString) -> ConnectionString:
         """With what our options say."""

@@ -70,7 +70,7 @@ def test_mistakes_are_told_without_the_password(tmp_path: Path) -> None:
     both = refused(environment={"VALKEY_PASSWORD": SECRET, "VALKEY_PASSWORD_FILE": str(path)})
     assert both == "VALKEY_PASSWORD and VALKEY_PASSWORD_FILE are both set: keep one of them"
     missing = refused(environment={"VALKEY_PASSWORD_FILE": "/no/such/file"})
-    assert missing == 'VALKEY_PASSWORD_FILE: "/no/such/file" cannot be read: No such file or directory'
+    assert missing == "VALKEY_PASSWORD_FILE: it cannot be read: No such file or directory"
     path.write_text(f"{SECRET}\0")
     nul = refused(environment={"VALKEY_PASSWORD_FILE": str(path)})
     assert "NUL" in nul
