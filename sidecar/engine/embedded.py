@@ -42,7 +42,8 @@ _SILENT_READY_S = 0.5
 
 # The engine looks at its signals ten times a second: an INFO this long after one that shows no shutdown is a refusal.
 _REFUSAL_S = 2.0
-_PROGRESS_S = 10.0
+# Docker kills after ten seconds: the log has said why by then.
+_PROGRESS_S = 5.0
 
 
 class Observer(Protocol):
