@@ -121,9 +121,9 @@ def licences(components: list[Component]) -> str:
 
 def _licence(distribution: Distribution) -> str:
     metadata = distribution.metadata
-    if expression := metadata.get("License-Expression"):
-        return str(expression)
-    given = str(metadata.get("License") or "")
+    if expressions := metadata.get_all("License-Expression"):
+        return str(expressions[0])
+    given = str((metadata.get_all("License") or [""])[0])
     if given and "\n" not in given and len(given) <= _LONGEST_NAME:
         return given
     classifiers = metadata.get_all("Classifier") or []
