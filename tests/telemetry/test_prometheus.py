@@ -99,6 +99,7 @@ def test_figures_appear_under_the_names_of_the_contract(accept: str, parse: Pars
         at("valkey_keyspace_lookups_total", db_operation_name="GET", valkey_cache_hit="true"): 8,
         at("valkey_keyspace_lookups_total", db_operation_name="GET", valkey_cache_hit="false"): 2,
         at("valkey_client_connections", network_transport="tcp", tls="false"): 2,
+        at("valkey_client_connections", network_transport="tcp", tls="true"): 0,
         at("valkey_client_connections", network_transport="unix", tls="false"): 0,
         at("valkey_client_connections_opened_total"): 5,
         at("valkey_client_connections_closed_total"): 3,
@@ -147,6 +148,7 @@ def test_a_server_that_has_done_nothing_yet_shows_zeros(accept: str, parse: Pars
     assert found == {
         at("valkey_command_in_flight"): 0,
         at("valkey_client_connections", network_transport="tcp", tls="false"): 0,
+        at("valkey_client_connections", network_transport="tcp", tls="true"): 0,
         at("valkey_client_connections", network_transport="unix", tls="false"): 0,
         at("valkey_client_connections_opened_total"): 0,
         at("valkey_client_connections_closed_total"): 0,

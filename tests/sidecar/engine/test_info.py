@@ -16,7 +16,8 @@ from sidecar.engine.info import EngineInfo, View
 from sidecar.journal import Journal
 
 _SETTINGS: dict[str, Any] = {
-    "port": 7000,
+    "tcp_port": 7000,
+    "tls_info": {},
     "config_file": "",
     "maxclients": 50,
     "own_connections": 1,

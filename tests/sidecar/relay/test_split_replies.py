@@ -30,8 +30,10 @@ from tests.sidecar.relay.test_transparency import CONVERSATIONS, END, converse, 
 
 _SETTINGS = {
     "settable": ["port"],
-    "engine_values": {"port": 0},
+    "engine_values": {"port": "0"},
     "port": 0,
+    "tcp_port": 0,
+    "tls_info": {},
     "injected": {},
     "info_listeners": [],
     "maxclients": 10_000,
