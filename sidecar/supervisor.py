@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import signal
 import socket
@@ -17,10 +16,11 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any
 
-from sidecar import listeners, tracing
+from sidecar import tracing
 from sidecar.answers import Answers
 from sidecar.conf import ConfigurationError, encode
 from sidecar.configuration import Configuration
+from sidecar.control.port import HttpPort
 from sidecar.daemon import DEFAULT_PIDFILE, Notifier, PidFile, go_to_background, supervisor_kind
 from sidecar.engine.commandtable import Table
 from sidecar.engine.datalock import DataLock, FolderTakenError
@@ -45,8 +45,6 @@ from telemetry.totals import Totals
 _PROGRAM = "valkey-sidecar"
 _FAILURE = 1
 
-# HTTP is imported when clients are served, or after this time: who waits for a long load wants /livez before its end.
-_HTTP_AFTER_S = 1.0
 # Between a second Ctrl-C's SIGTERM and SIGINT to the engine: both at once would arrive in the wrong order.
 _INSIST_AFTER_S = 0.05
 # Beyond the workers' own time limit for draining.
@@ -146,7 +144,7 @@ class Supervisor:
         self._first_worker = first_worker
         self._totals = Totals()
         self._export_settings, self._export_warnings = otlp_settings.read(os.environ)
-        self._http_sockets: list[socket.socket] = []
+        self._http = HttpPort(journal)
         self._folder: PrivateFolder | None = None
         self._lock: DataLock | None = None
         self._pidfile: PidFile | None = None
@@ -169,7 +167,7 @@ class Supervisor:
         if self._first_worker is not None:
             share_open_files(self._first_worker.child)
         self._front.open()
-        self._bind_http()
+        self._http.bind(configuration.sidecar, configuration.origins)
         if configuration.has_persistence:
             self._lock = DataLock.take(configuration.dir)
             if self._lock is None and os.path.isdir(encode(configuration.dir)):
@@ -182,7 +180,7 @@ class Supervisor:
             if problem := self._pidfile.write():
                 self._journal.warning("pidfile.failed", problem)
         self._folder = PrivateFolder.create()
-        self._folder.note_http(self._http_sockets[0].getsockname()[:2] if self._http_sockets else None)
+        self._folder.note_http(self._http.address)
         self._assemble(self._folder)
 
     def _assemble(self, folder: PrivateFolder) -> None:
@@ -233,31 +231,6 @@ class Supervisor:
         except OSError as error:
             raise StartError(f"the engine could not be started: {_told(error)}") from None
 
-    def _bind_http(self) -> None:
-        sidecar = self._configuration.sidecar
-        try:
-            bound, _ = listeners.bind_tcp(sidecar.http_bind, sidecar.http_port, backlog=128)
-        except ListenError as error:
-            where = f"{' '.join(sidecar.http_bind)}:{sidecar.http_port}"
-            reason = error.lines[0].rpartition(": ")[2]
-            origins = self._configuration.origins
-            asked_for = ["sidecar-http-bind", "sidecar-http-port"]
-            # Whoever asked for an address (our container image does) has not asked for the default port.
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE:
-                asked_for.remove("sidecar-http-bind")
-            if given := [str(origins[name]) for name in asked_for if name in origins]:
-                raise StartError(
-                    f"sidecar-http-port: {where} (from {' and '.join(given)}) cannot be listened on: {reason}; "
-                    "give another port or address"
-                ) from None
-            self._journal.warning(
-                "http.port_taken",
-                f"{where} cannot be listened on: {reason}. There are no metrics and no health checks over HTTP; "
-                "choose a port with sidecar-http-port.",
-            )
-        else:
-            self._http_sockets = [listener.socket for listener in bound]
-
     def _check_logfile(self) -> None:
         listener = self._configuration.listener
         if not listener.logfile:
@@ -287,7 +260,7 @@ class Supervisor:
             asyncio.create_task(self._front.certificates.watch(), name="certificates"),
             asyncio.create_task(self._start_exports(), name="exports"),
         ]
-        http = asyncio.create_task(self._serve_http(), name="http")
+        http = asyncio.create_task(self._http.serve(self._status, self._workers.first_ready), name="http")
         self.show_log()
         try:
             while not engine.done():
@@ -477,19 +450,6 @@ class Supervisor:
             address = socket.gethostname()
         await self._exports.start(self._workers.first_ready, address, settings.reached_port)
 
-    async def _serve_http(self) -> None:
-        if not self._http_sockets:
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_HTTP_AFTER_S):
-                await self._workers.first_ready.wait()
-        from sidecar.control import http
-
-        try:
-            await http.serve(http.create_app(self._status), self._http_sockets)
-        except Exception as error:
-            self._journal.error("http.failed", f"There is no HTTP any more, because of a fault of ours: {error!r}.")
-
     # ---- log and end -----------------------------------------------------------------------------------------------
 
     def show_log(self) -> None:
@@ -520,8 +480,7 @@ class Supervisor:
     def clean_up(self) -> None:
         """Leave nothing behind. The children have ended, or end with us."""
         self._front.close()
-        for sock in self._http_sockets:
-            sock.close()
+        self._http.close()
         if self._pidfile is not None:
             self._pidfile.remove()
         if self._folder is not None:

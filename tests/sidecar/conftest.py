@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Server, Start
+from tests.authority import Authority
+from tests.conftest import Server, Start, free_port
+from tests.sidecar.tls_server import StartTls, TlsServer
 
 
 @pytest.fixture
@@ -16,5 +18,29 @@ def start_here(start: Start, tmp_path: Path) -> Start:
 
     def start_one(*args: str, env: dict[str, str] | None = None, **options: Any) -> Server:
         return start(*args, env={"SIDECAR_WORKERS": "1", **(env or {})}, folder=tmp_path, wait=False, **options)
+
+    return start_one
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "authority")
+
+
+@pytest.fixture
+def start_tls(start: Start, authority: Authority) -> StartTls:
+    """Starts a server with a certificate of the authority; clients need none."""
+    issued = authority.issue()
+
+    def start_one(*args: str, auth: str = "no", **options: Any) -> TlsServer:
+        port = free_port()
+        # fmt: off
+        server = start(
+            "--save", "", "--tls-port", str(port), "--tls-cert-file", str(issued.certificate),
+            "--tls-key-file", str(issued.key), "--tls-ca-cert-file", str(authority.file), "--tls-auth-clients", auth,
+            *args, **options,
+        )
+        # fmt: on
+        return TlsServer(server, port, authority)
 
     return start_one
