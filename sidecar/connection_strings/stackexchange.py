@@ -112,7 +112,8 @@ def format_stackexchange(connection: ConnectionString, *, masked: bool = False) 
         parts.append(f"user={user}")
     if password is not None:
         parts.append(f"password={password}")
-    if connection.tls != _default_tls(connection.endpoints):
+    # Said also where Azure's names say it: StackExchange.Redis before 2.8.22 does not know all of them.
+    if connection.tls or _default_tls(connection.endpoints):
         parts.append(f"ssl={_boolean(connection.tls)}")
     if connection.database is not None:
         parts.append(f"defaultDatabase={connection.database}")

@@ -149,3 +149,11 @@ def test_what_stackexchanges_form_cannot_hold_is_an_error_and_a_uri_holds_it(
 def test_a_path_with_an_equals_sign_is_no_server_to_stackexchange_redis() -> None:
     with pytest.raises(ConnectionStringError, match=r"^Unix socket: .* cannot hold an equals sign in a path$"):
         format_stackexchange(at(unix_path="/a=b"))
+
+
+def test_tls_is_said_even_where_the_name_of_an_azure_server_says_it() -> None:
+    """Earlier versions of StackExchange.Redis do not know Azure Managed Redis' names, and would not use TLS."""
+    for text in ("a.eastus.redis.azure.net:10000,password=x", "a.redis.cache.windows.net:6380,password=x,ssl=True"):
+        assert format_stackexchange(parse_stackexchange(text)).endswith(",password=x,ssl=true")
+    plain = format_stackexchange(parse_stackexchange("a.eastus.redis.azure.net:10000,ssl=false"))
+    assert plain == "a.eastus.redis.azure.net:10000,ssl=false"
