@@ -209,7 +209,7 @@ class Answers:
             self._default_is_open = self._starts_open()
             closing: list[listeners.Listener] = []
             try:
-                candidate = front.certified(settings)
+                candidate = front.certified(settings) if _tls(settings) != _tls(before) else None
                 if _places(settings) != _places(before):
                     closing = front.rebind(settings)
             except SettingError as error:
@@ -323,6 +323,11 @@ class Answers:
         except OSError as error:
             self._journal.debug("clients.unknown", f"The engine's clients cannot be told apart: {error}.")
             return {}
+
+
+def _tls(settings: ListenerSettings) -> tuple[object, ...]:
+    """What says how TLS is spoken."""
+    return tuple(settings.value(name) for name in LISTENER_DIRECTIVES if name.startswith("tls-"))
 
 
 def _places(settings: ListenerSettings) -> tuple[object, ...]:

@@ -138,6 +138,27 @@ def test_tls_can_be_switched_on_moved_and_off_while_it_runs(start: Start, author
     plain.close()
 
 
+def test_an_engine_that_starts_anew_brings_back_the_tls_of_the_start(start_tls: StartTls) -> None:
+    """What was only set at run time is forgotten; files that are wrong meanwhile matter to nobody."""
+    tls = start_tls("--appendonly", "yes")
+    moved = TlsServer(tls.server, free_port(), tls.authority)
+    with tls.server.client() as client:
+        client.config_set("tls-port", moved.port, "maxclients", 100)
+    assert moved.client().ping()
+    tls.server.engine.kill()
+    wait_until(tls.pings, "it listens where the start said")
+    assert not moved.pings()
+
+    with tls.server.client() as client:
+        client.config_set("maxclients", 100)
+    (tls.authority.folder / "server.pem").write_text("not a certificate")
+    tls.server.engine.kill()
+    wait_until(lambda: tls.server.metrics()["valkey_sidecar_engine_restarts_total"] == 2, "it is started again")
+    wait_until(tls.pings, "it serves with the certificate that it has")
+    assert tls.client().config_get("maxclients") != {"maxclients": "100"}
+    assert tls.server.said("listener.kept") == []
+
+
 def test_a_port_that_is_taken_and_a_wrong_value_change_nothing(start_tls: StartTls) -> None:
     tls = start_tls()
     with tls.server.client() as client, socket.create_server(("127.0.0.1", 0)) as taken:
