@@ -140,9 +140,7 @@ class Answers:
     async def _config_check(self, body: Body) -> dict[str, Any]:
         """Whether values of ours are right; and what the engine has for the others, should ours fail after all."""
         try:
-            settings = self._front.checked(body["values"])
-            if any(name.startswith("tls-") for name in body["values"]):
-                self._front.certified(settings)
+            self._front.certified(self._front.checked(body["values"]), body["values"])
         except SettingError as error:
             return {"argument": error.argument, "error": str(error)}
         before: dict[str, str] = {}
@@ -165,7 +163,7 @@ class Answers:
     async def _apply(self, values: Mapping[str, str]) -> None:
         front, before = self._front, self._front.settings
         settings = front.checked(values)
-        candidate = front.certified(settings) if any(name.startswith("tls-") for name in values) else None
+        candidate = front.certified(settings, values)
         closing: list[listeners.Listener] = []
         if settings.maxclients != before.maxclients:
             await self._set_engine("maxclients", str(front.engine_maxclients(settings)), needed=True)
@@ -209,7 +207,8 @@ class Answers:
             self._default_is_open = self._starts_open()
             closing: list[listeners.Listener] = []
             try:
-                candidate = front.certified(settings) if _tls(settings) != _tls(before) else None
+                changed = [name for name in LISTENER_DIRECTIVES if settings.value(name) != before.value(name)]
+                candidate = front.certified(settings, changed)
                 if _places(settings) != _places(before):
                     closing = front.rebind(settings)
             except SettingError as error:
@@ -323,11 +322,6 @@ class Answers:
         except OSError as error:
             self._journal.debug("clients.unknown", f"The engine's clients cannot be told apart: {error}.")
             return {}
-
-
-def _tls(settings: ListenerSettings) -> tuple[object, ...]:
-    """What says how TLS is spoken."""
-    return tuple(settings.value(name) for name in LISTENER_DIRECTIVES if name.startswith("tls-"))
 
 
 def _places(settings: ListenerSettings) -> tuple[object, ...]:

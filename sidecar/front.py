@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from sidecar import listeners
@@ -144,15 +144,16 @@ class Front:
             )
         return settings
 
-    def certified(self, settings: ListenerSettings) -> Candidate | None:
-        """What a change to `settings` makes of TLS, None for nothing. Raises SettingError."""
-        changed = [name for name in _TLS if settings.value(name) != self.settings.value(name)]
-        # A value that is the same makes Valkey read the files anew, too: who sets one may have changed them.
+    def certified(self, settings: ListenerSettings, names: Iterable[str]) -> Candidate | None:
+        """What TLS is with `settings`, when these directives have been set; None when none of them is TLS's.
+
+        Files are read anew also for a value that is the same, as Valkey does. Raises SettingError.
+        """
+        name = next((name for name in names if name in _TLS), None)
         try:
-            return self.certificates.checked(settings) if changed or settings.tls_port else None
+            return None if name is None else self.certificates.checked(settings)
         except ConfigurationError as error:
-            name = changed[0] if changed else "tls-cert-file"
-            raise SettingError(name, f"Unable to update TLS configuration: {error}") from None
+            raise SettingError(str(name), f"Unable to update TLS configuration: {error}") from None
 
     def rebind(self, settings: ListenerSettings) -> list[Listener]:
         """Open the sockets that `settings` ask for, keep those that stay, and return those to close later.

@@ -27,9 +27,6 @@ _RECORD_MOST = 16384 + 2048
 _HANDSHAKE_RECORD = 22
 _MAJOR_VERSION = 3
 
-# What clients say when they refuse us: OpenSSL names the alert.
-_ALERTS = "ALERT"
-
 
 class Turns:
     """Gives each step of a handshake, which may cost a millisecond, a turn of the loop: sessions are served between."""
@@ -189,7 +186,7 @@ def _clause(error: ssl.SSLError) -> str:
     from sidecar.tls import reason
 
     words = reason(error)
-    if error.reason and _ALERTS in error.reason:
+    if error.reason and "ALERT" in error.reason:
         return f"it refuses our certificate or what we offer ({words})"
     if error.reason == "HTTP_REQUEST":
         return NO_TLS
