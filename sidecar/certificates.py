@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from sidecar.conf import encode
@@ -96,14 +97,19 @@ class Certificates:
 
     async def watch(self) -> None:
         """Look at the files again and again."""
+        looked_at = monotonic()
         while True:
-            await asyncio.sleep(self._settings.tls_auto_reload_interval or _LOOK_INTERVAL_S)
-            if self._settings.tls_port or self._settings.tls_replication:
-                try:
-                    self._look_again()
-                except Exception as error:  # of ours: the next look may go well
-                    self._journal.error("tls.watch_failed", f"Looking at the certificates failed: {error!r}.")
-                self._warn()
+            await asyncio.sleep(_LOOK_INTERVAL_S)
+            settings = self._settings  # CONFIG SET may have made the interval another one
+            waits = monotonic() - looked_at < settings.tls_auto_reload_interval
+            if waits or not (settings.tls_port or settings.tls_replication):
+                continue
+            looked_at = monotonic()
+            try:
+                self._look_again()
+            except Exception as error:  # of ours: the next look may go well
+                self._journal.error("tls.watch_failed", f"Looking at the certificates failed: {error!r}.")
+            self._warn()
 
     def _look_again(self) -> None:
         from sidecar.tls import TlsError
