@@ -35,6 +35,7 @@ _END: Final = "-----END CERTIFICATE-----"
 # What Python's ssl cannot set: OpenSSL's ssl.h.
 _SSL_CTRL_SET_SESS_CACHE_SIZE: Final = 42
 _SSL_CTRL_SET_SESS_CACHE_MODE: Final = 44
+_SSL_CTRL_SET_DH_AUTO: Final = 118
 _SSL_SESS_CACHE_OFF: Final = 0
 _SSL_SESS_CACHE_SERVER: Final = 2
 # The first field of CPython's PySSLContext is the SSL_CTX, in these versions.
@@ -137,6 +138,9 @@ def make_context(material: Material) -> ssl.SSLContext:
                 context.load_dh_params(file)
             except (ssl.SSLError, OSError) as error:
                 raise TlsError(f"tls-dh-params-file: it cannot be used: {reason(error)}") from None
+    elif _LAYOUT_KNOWN:
+        # OpenSSL's own parameters, as in Valkey. Without, those who know no elliptic curves could not agree.
+        _OpenSsl(context, "tls-dh-params-file").control(_SSL_CTRL_SET_DH_AUTO, 1)
     _set_sessions(context, material)
     if material.ciphersuites is not None:
         _set_ciphersuites(context, material.ciphersuites)

@@ -10,7 +10,7 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 
@@ -33,9 +33,17 @@ class Authority:
         self.file = folder / "ca.pem"
         self.file.write_bytes(_pem(self._build(name, self._key, days=30, ca=True)))
 
-    def issue(self, file: str = "server", *, name: str = "localhost", days: float = 30, password: str = "") -> Issued:
-        """Write FILE.pem and FILE.key. days: until it ends; password: encrypts the key."""
-        key = ec.generate_private_key(ec.SECP256R1())
+    def issue(
+        self,
+        file: str = "server",
+        *,
+        name: str = "localhost",
+        days: float = 30,
+        password: str = "",
+        with_rsa: bool = False,
+    ) -> Issued:
+        """Write FILE.pem and FILE.key. days: until it ends; password: encrypts the key; with_rsa: not of a curve."""
+        key: Any = rsa.generate_private_key(65537, 2048) if with_rsa else ec.generate_private_key(ec.SECP256R1())
         issued = Issued(self.folder / f"{file}.pem", self.folder / f"{file}.key")
         issued.certificate.write_bytes(_pem(self._build(name, key, days=days, ca=False)))
         encryption: Any = serialization.NoEncryption()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,30 @@ def test_whose_order_of_ciphers_counts(authority: Authority, issued: Issued, our
     assert chosen[0] == (a if ours_first else b)
 
 
+@pytest.mark.parametrize("from_a_file", [True, False])
+def test_clients_that_know_no_curves_can_agree(authority: Authority, tmp_path: Path, from_a_file: bool) -> None:
+    params = tmp_path / "dh.pem"
+    command = [
+        "openssl",
+        "genpkey",
+        "-genparam",
+        "-algorithm",
+        "DH",
+        "-pkeyopt",
+        "group:ffdhe3072",
+        "-out",
+        str(params),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    issued = authority.issue("rsa", with_rsa=True)
+    server = context(settings(issued, tls_dh_params_file=str(params) if from_a_file else None))
+    old = client(authority, maximum_version=ssl.TLSVersion.TLSv1_2)
+    old.set_ciphers("DHE-RSA-AES128-GCM-SHA256")
+    chosen = agreed(server, old)[0].cipher()
+    assert chosen is not None
+    assert chosen[0] == "DHE-RSA-AES128-GCM-SHA256"
+
+
 @pytest.mark.parametrize("caching", [True, False])
 def test_sessions_are_kept_or_not(issued: Issued, caching: bool) -> None:
     made = context(
@@ -249,8 +274,6 @@ def test_authorities_of_clients_come_from_a_file_or_a_folder(
 
 
 def _hash(certificate: Path) -> str:
-    import subprocess
-
     command = ["openssl", "x509", "-noout", "-subject_hash", "-in", str(certificate)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
