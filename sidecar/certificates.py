@@ -161,7 +161,7 @@ class Certificates:
             when = "has ended" if days < 0 else "ends"
             self._journal.warning(
                 "tls.certificate_ends",
-                f"Our TLS certificate {when} on {_date(self._own.ends)}: clients will refuse it.",
+                f"Our TLS certificate {when} on {_date(self._own.ends)}: clients refuse one that has ended.",
             )
 
 
