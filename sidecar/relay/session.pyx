@@ -584,6 +584,28 @@ cdef class Session(Owner):
         """Whether it has its connection to the engine."""
         return self.route is not None
 
+    def wait_on_lane(self, bytes request):
+        """Send this request on the lane that carried the session's last write. An awaitable of its reply, None without such a lane."""
+        return None
+
+    def pin(self):
+        """From now on this session's commands go by its own connection only."""
+
+    @property
+    def age_s(self):
+        """Since the client has connected."""
+        return 0
+
+    @property
+    def idle_s(self):
+        """Since the last byte from or to the client."""
+        return (now_ns() - self.active_ns) // 1_000_000_000
+
+    @property
+    def last_command(self):
+        """The name of the last command that the client sent."""
+        return ""
+
     @property
     def upstream_inode(self):
         """The inode of our side of the upstream connection, 0 without one."""

@@ -66,6 +66,40 @@ cdef class Relay:
         while self.poller.dispatch() > 0 and now_ns() < until:
             pass
 
+    # ---- lanes -----------------------------------------------------------------------------------------------------------------
+
+    def suspend_lanes(self):
+        """No command goes by lane from now on. A future: done when none is in flight on one."""
+        self.suspended = True
+        done = self.loop.create_future()
+        done.set_result(None)
+        return done
+
+    def resume_lanes(self):
+        self.suspended = False
+
+    def bring_home(self):
+        """Every session gets its own connection to the engine. A future: done when all have it, or cannot."""
+        done = self.loop.create_future()
+        done.set_result(None)
+        return done
+
+    def keep_homes(self):
+        """The sessions of now keep their connections to the engine, however idle they are."""
+
+    def park_idle(self, double home_timeout_s):
+        """Close the connections to the engine that their sessions have not needed for home_timeout_s (0: none)."""
+
+    @property
+    def lane_inodes(self):
+        """Of our sockets of the lanes."""
+        return []
+
+    @property
+    def unmatched(self):
+        """Sessions minus connections to the engine: what the engine's count of its clients lacks."""
+        return 0
+
     @property
     def quiet(self):
         """Nothing is in flight but commands that wait by nature."""
