@@ -120,6 +120,7 @@ class Worker:
             self._loop, self._table, self._ledger, self._tracer, body["engine_socket"], self._settings["engine_timeout"]
         )
         self._relay.auth_required = self._settings["auth_required"]
+        self._relay.lanes_most = self._settings["lanes_most"]
         self._trace_context = body["trace_context"]
         if body["tracing"] is not None:
             self._tracer.configure(body["tracing"], fds[1])
