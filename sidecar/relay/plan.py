@@ -17,10 +17,11 @@ class Plan:
 
     request: the bytes to forward, None for those that came. transform(reply): what the client gets instead of the
     engine's reply; it is not asked about ``+QUEUED``. sync: the connection becomes a replication stream when the reply
-    says so. cosmetic: `transform` does nothing but write the reply anew, which nobody needs who has left.
+    says so. cosmetic: `transform` does nothing but write the reply anew, which nobody needs who has left. blocks: the
+    command waits by nature, so its time is not latency.
     """
 
-    __slots__ = ("cosmetic", "request", "sync", "transform")
+    __slots__ = ("blocks", "cosmetic", "request", "sync", "transform")
 
     def __init__(
         self,
@@ -29,11 +30,13 @@ class Plan:
         *,
         sync: bool = False,
         cosmetic: bool = False,
+        blocks: bool = False,
     ) -> None:
         self.request = request
         self.transform = transform
         self.sync = sync
         self.cosmetic = cosmetic
+        self.blocks = blocks
 
 
 def arguments(request: bytes) -> list[bytes] | None:
