@@ -60,7 +60,8 @@ class Lanes:
         self._last += 1
         number = self._last
         self._unanswered[number] = time.monotonic() + _ANSWERED_WITHIN_S
-        await self._suspend()
+        self._begin()
+        await self._order()
         return number
 
     def notice(self, kind: str, body: Mapping[str, Any]) -> None:
@@ -84,7 +85,8 @@ class Lanes:
     def saw_info(self, info: Mapping[str, str]) -> None:
         """What the engine says once a second: it may pause clients without our knowledge, by EXEC for example."""
         if not self.suspended and self._is_paused(info):
-            self._suspending = asyncio.create_task(self._suspend(), name="suspend-lanes")
+            self._begin()
+            self._suspending = asyncio.create_task(self._order(), name="suspend-lanes")
 
     def stop(self) -> None:
         """Look no more."""
@@ -92,11 +94,13 @@ class Lanes:
             if task is not None:
                 task.cancel()
 
-    async def _suspend(self) -> None:
+    def _begin(self) -> None:
         if not self.suspended:
             self.suspended = True
             self._journal.debug("lanes.suspended", "No command is carried by lane while the engine may pause clients.")
             self._watching = asyncio.create_task(self._watch(), name="lanes")
+
+    async def _order(self) -> None:
         await self._workers.order("suspend_lanes", {}, _SUSPENDED_WITHIN_S)
 
     async def _watch(self) -> None:

@@ -257,6 +257,7 @@ class Worker:
         gauges: list[tuple[str, str, int]] = []
         if self._relay is not None and self._listener is not None:
             gauges = [("commands.in_flight", "", self._relay.in_flight)]
+            gauges += [("upstreams", "home", self._relay.homes), ("upstreams", "lane", self._relay.lane_count)]
             gauges += [("connections", kind, n) for kind, n in self._listener.by_kind.items()]
         for reason, dropped in self._tracer.take_drops().items():
             self._ledger.count("spans.dropped", reason, dropped)
