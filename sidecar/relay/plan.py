@@ -29,12 +29,14 @@ class Plan:
         transform: Transform | None = None,
         *,
         sync: bool = False,
+        blocks: bool = False,
         cosmetic: bool = False,
         blocks: bool = False,
     ) -> None:
         self.request = request
         self.transform = transform
         self.sync = sync
+        self.blocks = blocks
         self.cosmetic = cosmetic
         self.blocks = blocks
 

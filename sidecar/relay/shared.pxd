@@ -33,6 +33,7 @@ cdef class Relay:
     cdef readonly bint stopped
     cdef public bint lanes               # whether stateless commands of several sessions share connections
     cdef readonly bint suspended         # nothing goes by lane now
+    cdef readonly object lane_pool       # sidecar.relay.lane.Lanes
     cdef readonly long long homes        # connections of single sessions
     cdef readonly long long lane_count
     cdef public object on_upstreams      # () -> None, when `unmatched` has changed
@@ -45,4 +46,5 @@ cdef class Relay:
     cdef size_t kept_capacity
 
     cdef int check_quiet(self) except -1
+    cdef int upstreams_changed(self) except -1
     cdef int keep(self, const char* p, size_t n) except -1
