@@ -133,7 +133,7 @@ class Figures:
         numbers[names.SESSIONS_RAW] = _by_label(self._totals.counter(names.LEDGER_SESSIONS_RAW))
         upstreams = self._totals.gauge(names.LEDGER_UPSTREAMS)
         numbers[names.UPSTREAM_CONNECTIONS] = [((route,), upstreams.get(route, 0)) for route in _ROUTES]
-        numbers[names.LANE_FAILURES] = _by_label(self._totals.counter(names.LEDGER_LANE_FAILURES))
+        numbers[names.LANES_BROKEN] = _by_label(self._totals.counter(names.LEDGER_LANES_BROKEN))
         numbers[names.TRACE_CONTEXTS] = _by_label(self._totals.counter(names.LEDGER_TRACE_CONTEXTS))
         self._usage.read(self._facts.processes())
         numbers[names.PROCESS_CPU_TIME] = _by_label(self._usage.cpu_s)

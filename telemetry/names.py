@@ -175,9 +175,9 @@ UPSTREAM_CONNECTIONS = Instrument(
     "valkey_sidecar_upstream_connections", "",
     "Connections of the workers to the engine: home (of one client), lane (shared by several).",
 )  # fmt: skip
-LANE_FAILURES = Instrument(
-    SIDECAR, "valkey.sidecar.lane.failures", "counter", "{failure}", ("reason",),
-    "valkey_sidecar_lane_failures", "", "Lanes that could not be opened, or broke, by reason.",
+LANES_BROKEN = Instrument(
+    SIDECAR, "valkey.sidecar.lane.broken", "counter", "{lane}", ("reason",),
+    "valkey_sidecar_lane_broken", "", "Lanes that were lost with commands in flight, which got an error, by reason.",
 )  # fmt: skip
 TRACE_CONTEXTS = Instrument(
     SIDECAR, "valkey.sidecar.trace.contexts", "counter", "{context}", ("outcome",),
@@ -221,7 +221,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     ENGINE_RESTARTS,
     SESSIONS_RAW,
     UPSTREAM_CONNECTIONS,
-    LANE_FAILURES,
+    LANES_BROKEN,
     TRACE_CONTEXTS,
     PROCESS_CPU_TIME,
     PROCESS_MEMORY_USAGE,
@@ -236,7 +236,7 @@ LEDGER_REJECTED = "connections.rejected"
 LEDGER_SPANS_DROPPED = "spans.dropped"
 LEDGER_SESSIONS_RAW = "sessions.raw"
 LEDGER_UPSTREAMS = "upstreams"
-LEDGER_LANE_FAILURES = "lane.failures"
+LEDGER_LANES_BROKEN = "lanes.broken"
 LEDGER_TRACE_CONTEXTS = "trace.contexts"
 LEDGER_CONNECTIONS = "connections"
 LEDGER_IN_FLIGHT = "commands.in_flight"

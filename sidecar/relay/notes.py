@@ -13,7 +13,13 @@ Changes = tuple[tuple[str, str | int | tuple[bytes, bytes | None]], ...]
 """Fields and their new values: database, protocol, name, lib-name, lib-ver, user ("" is the default user), and
 credentials: user and password as they were given, which are shown nowhere."""
 
-AFTER_RESET: Changes = (("name", ""), ("user", ""), ("database", 0), ("protocol", 2), ("credentials", (b"default", None)))
+AFTER_RESET: Changes = (
+    ("name", ""),
+    ("user", ""),
+    ("database", 0),
+    ("protocol", 2),
+    ("credentials", (b"default", None)),
+)
 """What RESET leaves; the library stays."""
 
 

@@ -20,6 +20,9 @@ _AT_ONCE = b"1"
 """The shortest timeout, in milliseconds: 0 is none at all."""
 
 
+_LOST = b"-ERR valkey-sidecar: the connection that carried the last write was lost, who has it is not known\r\n"
+
+
 class Waits:
     """Decides about both commands."""
 
@@ -38,7 +41,7 @@ class Waits:
 
     async def _both(self, on_lane: Awaitable[bytes], args: list[bytes], wanted: list[int]) -> Plan:
         began = time.monotonic()
-        first = await on_lane
+        first = await _answer_of(on_lane)
         timeout = args[-1]
         if not _is_met(first, wanted):
             timeout = _AT_ONCE
@@ -60,9 +63,16 @@ def _wanted(args: list[bytes]) -> list[int] | None:
 def _in_transaction(session: Session, args: list[bytes]) -> Transform:
     async def answer(reply: bytes) -> bytes:
         on_lane = session.wait_on_lane(encode([*args[:-1], _AT_ONCE]))
-        return reply if on_lane is None else _lesser(await on_lane)(reply)
+        return reply if on_lane is None else _lesser(await _answer_of(on_lane))(reply)
 
     return answer
+
+
+async def _answer_of(on_lane: Awaitable[bytes]) -> bytes:
+    try:
+        return await on_lane
+    except ConnectionError:
+        return _LOST
 
 
 def _numbers(reply: bytes) -> list[int] | None:

@@ -61,6 +61,7 @@ class Worker:
         self._count: ClientCount | None = None
         self._renamed: dict[str, str] = {}
         self._refreshed_at = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
         self._told_ready = False
         self._trace_context = True
         self.failed = False
@@ -246,7 +247,10 @@ class Worker:
         assert self._relay is not None
         if body["keep"]:
             self._relay.keep_homes()
-        self._relay.bring_home().add_done_callback(lambda _done: self._link.reply(body, {}))
+        task = self._loop.create_task(self._relay.bring_home())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _done: self._link.reply(body, {}))
 
     def _on_stop(self, _body: Body, _fds: list[int]) -> None:
         self._link_closed()

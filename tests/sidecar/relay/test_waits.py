@@ -31,6 +31,8 @@ class Session:
 
     async def _answer(self, reply: bytes) -> bytes:
         await asyncio.sleep(self._takes_s)
+        if reply == b"lost":
+            raise ConnectionError
         return reply
 
     def pin(self) -> None:
@@ -110,6 +112,12 @@ def test_errors_come_as_they_are() -> None:
     assert answer(plan, b":7\r\n") == refused
     plan = decide(Session(b":1\r\n"), "WAIT 1 0")
     assert answer(plan, b"-ERR WAIT cannot be used with replica instances.\r\n").startswith(b"-ERR WAIT cannot")
+
+
+def test_a_lane_that_is_lost_leaves_no_count() -> None:
+    for multi in (False, True):
+        plan = decide(Session(b"lost", multi=multi), "WAIT 1 0")
+        assert answer(plan, b":5\r\n").startswith(b"-ERR valkey-sidecar: the connection that carried the last write")
 
 
 @pytest.mark.parametrize("text", ["WAIT", "WAIT 1", "WAIT 1 x", "WAIT 1 -1", "WAITAOF 1 1 x"])
