@@ -122,7 +122,7 @@ async def converse_split(engine: str, table: CommandTable, path: str, data: byte
         listener.bind(path)
         listener.listen()
         splitter = asyncio.create_task(split(listener, engine, size))
-        Session(relay, ours, "192.0.2.1:5000", "192.0.2.9:6379", "tcp", True).start()
+        Session(relay, ours, "192.0.2.1:5000", "192.0.2.9:6379", "tcp", True)
         sender = asyncio.create_task(loop.sock_sendall(client, data))
         answer = bytearray()
         while not answer.endswith(b"$11\r\nend-of-test\r\n") and (chunk := await loop.sock_recv(client, 1 << 16)):

@@ -113,7 +113,7 @@ class Tracing:
         ours, client = socket.socketpair()
         ours.setblocking(False)
         client.setblocking(False)
-        Session(self.relay, ours, peer, "192.0.2.9:6379", transport, True).start()
+        Session(self.relay, ours, peer, "192.0.2.9:6379", transport, True)
         return client
 
     async def say(self, client: socket.socket, data: bytes) -> bytes:
