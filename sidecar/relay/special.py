@@ -228,7 +228,7 @@ class Special:
         return Plan(transform=answered)
 
     def _wait(self, session: Session, args: list[bytes], request: bytes) -> Answer:
-        return self._waits.decide(session, args, request)
+        return self._waits.decide(session, args)
 
     # ---- replies and streams ---------------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """WAIT and WAITAOF of a session whose writes went by lane.
 
 The engine waits for the last write of the connection that asks. So the lane that carried the session's last write is
-asked first, then the session's own connection, which may have carried earlier ones; the answer is the smaller one, and
-from then on the session writes over its own connection only. Owns this order and the answer; never a connection.
+asked first, then the session's own connection, which may have carried another one; the answer is the smaller one, and
+from then on the session writes over its own connection only. A lane is asked little by little: others may have written
+by it, too, and who asks second waits behind who asked first. Owns this order and the answer; never a connection.
 """
 
 from __future__ import annotations
@@ -16,17 +17,16 @@ from sidecar.relay.plan import Plan, Transform, encode
 if TYPE_CHECKING:
     from sidecar.relay.session import Session
 
-_AT_ONCE = b"1"
-"""The shortest timeout, in milliseconds: 0 is none at all."""
-
-
+_SLICE_MS = 100
+_AT_ONCE_MS = 1
+"""The shortest timeout: 0 is none at all."""
 _LOST = b"-ERR valkey-sidecar: the connection that carried the last write was lost, who has it is not known\r\n"
 
 
 class Waits:
     """Decides about both commands."""
 
-    def decide(self, session: Session, args: list[bytes], request: bytes) -> Plan | Awaitable[Plan]:
+    def decide(self, session: Session, args: list[bytes]) -> Plan | Awaitable[Plan]:
         """What becomes of the request."""
         wanted = _wanted(args)
         if wanted is None:  # the engine says what is wrong
@@ -35,20 +35,41 @@ class Waits:
             # It will not wait, but answer by what has been acknowledged when EXEC is executed.
             session.pin()
             return Plan(transform=_in_transaction(session, args))
-        on_lane = session.wait_on_lane(request)
+        timeout = _Timeout(int(args[-1]))
+        on_lane = session.wait_on_lane(_request(args, timeout.left_ms(_SLICE_MS)))
         session.pin()
-        return Plan(blocks=True) if on_lane is None else self._both(on_lane, args, wanted)
+        return Plan(blocks=True) if on_lane is None else self._both(session, on_lane, args, wanted, timeout)
 
-    async def _both(self, on_lane: Awaitable[bytes], args: list[bytes], wanted: list[int]) -> Plan:
-        began = time.monotonic()
+    async def _both(
+        self, session: Session, on_lane: Awaitable[bytes], args: list[bytes], wanted: list[int], timeout: _Timeout
+    ) -> Plan:
         first = await _answer_of(on_lane)
-        timeout = args[-1]
-        if not _is_met(first, wanted):
-            timeout = _AT_ONCE
-        elif int(timeout):
-            left = int(timeout) - round((time.monotonic() - began) * 1000)
-            timeout = b"%d" % max(left, int(_AT_ONCE))
-        return Plan(encode([*args[:-1], timeout]), _lesser(first), blocks=True)
+        while _falls_short(first, wanted) and not timeout.is_over:
+            first = await _answer_of(session.wait_on_lane(_request(args, timeout.left_ms(_SLICE_MS))))
+        is_met = first[:1] != b"-" and not _falls_short(first, wanted)
+        return Plan(_request(args, timeout.left_ms() if is_met else _AT_ONCE_MS), _lesser(first), blocks=True)
+
+
+class _Timeout:
+    """Of a command, in milliseconds; 0 never ends."""
+
+    def __init__(self, milliseconds: int) -> None:
+        self._until = time.monotonic() + milliseconds / 1000 if milliseconds else None
+
+    @property
+    def is_over(self) -> bool:
+        return self._until is not None and time.monotonic() >= self._until
+
+    def left_ms(self, most: int = 0) -> int:
+        """What is left of it, at most so much (0: without limit)."""
+        if self._until is None:
+            return most
+        left = max(_AT_ONCE_MS, round((self._until - time.monotonic()) * 1000))
+        return min(left, most) if most else left
+
+
+def _request(args: list[bytes], timeout_ms: int) -> bytes:
+    return encode([*args[:-1], b"%d" % timeout_ms])
 
 
 def _wanted(args: list[bytes]) -> list[int] | None:
@@ -62,15 +83,15 @@ def _wanted(args: list[bytes]) -> list[int] | None:
 
 def _in_transaction(session: Session, args: list[bytes]) -> Transform:
     async def answer(reply: bytes) -> bytes:
-        on_lane = session.wait_on_lane(encode([*args[:-1], _AT_ONCE]))
+        on_lane = session.wait_on_lane(_request(args, _AT_ONCE_MS))
         return reply if on_lane is None else _lesser(await _answer_of(on_lane))(reply)
 
     return answer
 
 
-async def _answer_of(on_lane: Awaitable[bytes]) -> bytes:
+async def _answer_of(on_lane: Awaitable[bytes] | None) -> bytes:
     try:
-        return await on_lane
+        return _LOST if on_lane is None else await on_lane
     except ConnectionError:
         return _LOST
 
@@ -84,14 +105,12 @@ def _numbers(reply: bytes) -> list[int] | None:
     return [int(value[1:]) for value in values]
 
 
-def _is_met(reply: bytes, wanted: list[int]) -> bool:
-    """Whether as many have acknowledged as were asked for."""
+def _falls_short(reply: bytes, wanted: list[int]) -> bool:
+    """Whether fewer have acknowledged than were asked for."""
     numbers = _numbers(reply)
-    return (
-        numbers is not None
-        and len(numbers) == len(wanted)
-        and all(n >= w for n, w in zip(numbers, wanted, strict=True))
-    )
+    if numbers is None or len(numbers) != len(wanted):
+        return False
+    return any(number < enough for number, enough in zip(numbers, wanted, strict=True))
 
 
 def _lesser(first: bytes) -> Callable[[bytes], bytes]:

@@ -9,25 +9,25 @@ from typing import Any, cast
 
 import pytest
 
-from sidecar.relay.plan import Plan, arguments, encode
+from sidecar.relay.plan import Plan, arguments
 from sidecar.relay.waits import Waits
 
 
 class Session:
-    """One whose last write went by lane, where an answer is given."""
+    """One whose last write went by lane, where answers are given: the last one holds."""
 
-    def __init__(self, on_lane: bytes | None = None, *, multi: bool = False, takes_s: float = 0.0) -> None:
+    def __init__(self, *on_lane: bytes, multi: bool = False, takes_s: float = 0.0) -> None:
         self.requesting_multi = multi
         self.pinned = False
         self.asked: list[bytes] = []
-        self._on_lane = on_lane
+        self._on_lane = list(on_lane)
         self._takes_s = takes_s
 
     def wait_on_lane(self, request: bytes) -> Awaitable[bytes] | None:
-        if self._on_lane is None:
+        if not self._on_lane:
             return None
         self.asked.append(b" ".join(arguments(request) or []))
-        return self._answer(self._on_lane)
+        return self._answer(self._on_lane.pop(0) if len(self._on_lane) > 1 else self._on_lane[0])
 
     async def _answer(self, reply: bytes) -> bytes:
         await asyncio.sleep(self._takes_s)
@@ -42,7 +42,7 @@ class Session:
 def decide(session: Session, text: str) -> Plan:
     async def main() -> Plan:
         args = text.encode().split()
-        plan = Waits().decide(cast("Any", session), args, encode(args))
+        plan = Waits().decide(cast("Any", session), args)
         return await plan if inspect.isawaitable(plan) else plan
 
     return asyncio.run(main())
@@ -73,7 +73,7 @@ def test_without_a_write_by_lane_it_passes_as_it_came() -> None:
 def test_the_smaller_count_is_the_answer(lane: int, home: int, expected: int) -> None:
     session = Session(b":%d\r\n" % lane)
     plan = decide(session, "WAIT 1 0")
-    assert session.asked == [b"WAIT 1 0"]
+    assert session.asked == [b"WAIT 1 100"]
     assert session.pinned
     assert plan.blocks
     assert forwarded(plan) == "WAIT 1 0"
@@ -89,14 +89,26 @@ def test_counts_of_waitaof_are_compared_one_by_one() -> None:
 @pytest.mark.parametrize(
     ("lane", "request_", "expected"),
     [
-        (b":0\r\n", "WAIT 1 5000", "WAIT 1 1"),
-        (b":1\r\n", "WAIT 2 0", "WAIT 2 1"),
-        (b"*2\r\n:0\r\n:3\r\n", "WAITAOF 1 2 5000", "WAITAOF 1 2 1"),
-        (b"*2\r\n:1\r\n:1\r\n", "WAITAOF 1 2 5000", "WAITAOF 1 2 1"),
+        (b":0\r\n", "WAIT 1 20", "WAIT 1 1"),
+        (b":1\r\n", "WAIT 2 20", "WAIT 2 1"),
+        (b"*2\r\n:0\r\n:3\r\n", "WAITAOF 1 2 20", "WAITAOF 1 2 1"),
+        (b"*2\r\n:1\r\n:1\r\n", "WAITAOF 1 2 20", "WAITAOF 1 2 1"),
     ],
 )
 def test_a_wait_that_has_timed_out_does_not_wait_again(lane: bytes, request_: str, expected: str) -> None:
-    assert forwarded(decide(Session(lane), request_)) == expected
+    assert forwarded(decide(Session(lane, takes_s=0.03), request_)) == expected
+
+
+def test_a_lane_is_asked_little_by_little() -> None:
+    session = Session(b":0\r\n", b":0\r\n", b":1\r\n", takes_s=0.02)
+    plan = decide(session, "WAIT 1 130")
+    first, second, third = (int(asked.split()[2]) for asked in session.asked)
+    assert first == second == 100
+    assert 1 <= third <= 90
+    assert 1 <= int(forwarded(plan).split()[2]) <= 70
+    session = Session(b":0\r\n", b":0\r\n", b":1\r\n")
+    assert forwarded(decide(session, "WAIT 1 0")) == "WAIT 1 0"
+    assert session.asked == [b"WAIT 1 100"] * 3
 
 
 def test_both_together_wait_no_longer_than_was_asked_for() -> None:
