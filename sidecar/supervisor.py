@@ -30,7 +30,7 @@ from sidecar.engine.embedded import End, Engine
 from sidecar.engine.folder import PrivateFolder
 from sidecar.engine.info import EngineInfo, View
 from sidecar.exports import Exports
-from sidecar.front import Front
+from sidecar.front import Front, lanes_most
 from sidecar.journal import Journal, Level
 from sidecar.lanes import Lanes
 from sidecar.launch import Launch
@@ -434,6 +434,7 @@ class Supervisor:
             "enable_module_command": configuration.enable_module_command,
             "config_file": configuration.file or "",
             "own_connections": 1,
+            "lanes_most": lanes_most(configuration.workers),
             "injected": self._launch.injected(),
         }
         return {"settings": settings, "config_values": self._front.settings.config_values()}

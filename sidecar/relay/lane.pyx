@@ -435,7 +435,8 @@ cdef class Group:
 
     cdef int want(self, object attributes) except -1:
         """A session with these attributes would go by lane: open one, if it is worthwhile."""
-        if self.opening or self.members < _WORTHWHILE or self.refused_until_ns > now_ns():
+        cdef Relay relay = self.lanes.relay
+        if self.opening or self.members < _WORTHWHILE or relay.lane_count >= relay.lanes_most or self.refused_until_ns > now_ns():
             return 0
         self.opening = True
         self.lanes.relay.poller.start_task(None, self._open(attributes.boarding()))

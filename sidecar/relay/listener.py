@@ -220,7 +220,7 @@ class Listener:
     def _open(self, new: _Newcomer) -> None:
         transport = "unix" if new.kind == "unix" else "tcp"
         try:
-            session = Session(self._relay, new.sock, new.peer, new.local, transport, new.is_local, new.tls)
+            Session(self._relay, new.sock, new.peer, new.local, transport, new.is_local, new.tls)
         except OSError as error:
             self._forget(new)
             self._complain(error)

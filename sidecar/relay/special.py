@@ -7,7 +7,6 @@ sometimes in another form, so permissions, transactions and counters stay the en
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -18,8 +17,8 @@ from sidecar.info_view import our_config, our_info
 from sidecar.link import Body, Link
 from sidecar.relay.clients import Clients, as_text, host_of, text_of
 from sidecar.relay.commands import OTHER
+from sidecar.relay.lane_rules import OF_IDENTITY, LaneRules
 from sidecar.relay.plan import SILENT_PLAN, Plan, encode, word
-from sidecar.relay.waits import Waits
 
 if TYPE_CHECKING:
     from sidecar.counts import ClientCount
@@ -49,21 +48,6 @@ HELD: frozenset[str] = frozenset(
 )
 """Names of the command table that this module is asked about; besides, disguised names of any command, as OTHER."""
 
-HELD_FOR_LANES: frozenset[str] = frozenset(
-    {
-        "ACL DELUSER",
-        "ACL LOAD",
-        "ACL SETUSER",
-        "CLIENT PAUSE",
-        "CLIENT UNPAUSE",
-        "FAILOVER",
-        "SHUTDOWN",
-        "WAIT",
-        "WAITAOF",
-    }
-)
-"""The same, where there are lanes: what these mean depends on the connections to the engine."""
-
 TABLE_WITHOUT_ENGINE: list[tuple[str, list[str]]] = [
     *((name.partition(" ")[0], []) for name in sorted(HELD)),
     *((name.replace(" ", "|"), []) for name in sorted(HELD) if " " in name),
@@ -83,9 +67,6 @@ _UNKNOWN = b"\x01"
 
 _IMMUTABLE = b"dAEMONIZE"
 """A setting that the engine refuses to set, in a spelling that only we use."""
-
-_OF_IDENTITY = frozenset({b"requirepass"})
-"""Settings after which a client that is logged in might not get in again."""
 
 TOLD = frozenset({b"requirepass", b"loglevel"})
 """Settings of the engine's of which the supervisor hears when a client changes them."""
@@ -117,7 +98,7 @@ class Special:
     def __init__(self, link: Link, settings: Body, config_values: dict[str, str], count: ClientCount) -> None:
         self._link = link
         self._clients = Clients(link, settings)
-        self._waits = Waits()
+        self._lane_rules = LaneRules(link)
         self.settings = settings
         self.config_values = config_values
         self._count = count
@@ -142,15 +123,7 @@ class Special:
             "PSYNC": self._sync,
             "REPLCONF": self._replconf,
             "SYNC": self._sync,
-            "ACL DELUSER": self._identity_change,
-            "ACL LOAD": self._identity_change,
-            "ACL SETUSER": self._identity_change,
-            "CLIENT PAUSE": self._pause,
-            "CLIENT UNPAUSE": self._unpause,
-            "FAILOVER": self._pause,
-            "SHUTDOWN": self._pause,
-            "WAIT": self._wait,
-            "WAITAOF": self._wait,
+            **self._lane_rules.handlers,
         }
 
     def __call__(self, session: Session, name: str, args: list[bytes], request: bytes) -> Answer:
@@ -192,43 +165,6 @@ class Special:
 
     def _client_kill(self, session: Session, args: list[bytes], request: bytes) -> Answer:
         return self._clients.killed(args, trusted=session.trusted)
-
-    # ---- lanes -----------------------------------------------------------------------------------------------------
-
-    async def _identity_change(self, session: Session, args: list[bytes], request: bytes) -> Plan | None:
-        """Who is in keeps its connection to the engine: opening another might be refused from now on."""
-        await self._bring_home()
-        return None
-
-    async def _bring_home(self) -> None:
-        with contextlib.suppress(TimeoutError, ConnectionError):  # no reason to refuse the command
-            await self._link.request("bring_home", {"keep": True})
-
-    async def _pause(self, session: Session, args: list[bytes], request: bytes) -> Plan:
-        """A command that may make the engine pause clients: then nothing may be on a lane."""
-        number = None
-        with contextlib.suppress(TimeoutError, ConnectionError):
-            number = (await self._link.request("suspend_lanes")).get("pause")
-        is_pause = len(args) > 2 and word(args[1]) == b"pause" and args[2].isdigit()
-        milliseconds = int(args[2]) if is_pause else None
-
-        def answered(reply: bytes) -> bytes:
-            said = {"pause": number, "done": reply[:1] == b"+", "milliseconds": milliseconds}
-            self._link.send("pause_answered", said)
-            return reply
-
-        return Plan(transform=answered)
-
-    def _unpause(self, session: Session, args: list[bytes], request: bytes) -> Answer:
-        def answered(reply: bytes) -> bytes:
-            if reply[:1] == b"+":
-                self._link.send("unpaused")
-            return reply
-
-        return Plan(transform=answered)
-
-    def _wait(self, session: Session, args: list[bytes], request: bytes) -> Answer:
-        return self._waits.decide(session, args)
 
     # ---- replies and streams ---------------------------------------------------------------------------------------
 
@@ -299,14 +235,14 @@ class Special:
         names = [word(name) for name in args[2::2]]
         told = {n.decode(): _text(v) for n, v in zip(names, args[3::2], strict=True) if n in TOLD}
         answer = self._config_set_plan(session, args, names)
-        if self.settings["lanes"] and _OF_IDENTITY.intersection(names):
+        if self.settings["lanes"] and OF_IDENTITY.intersection(names):
             answer = self._at_home(answer)
         if not told:
             return answer
         return self._telling_later(answer, told) if inspect.isawaitable(answer) else self._telling(answer, told)
 
     async def _at_home(self, answer: Answer) -> Plan | None:
-        await self._bring_home()
+        await self._lane_rules.bring_home()
         return await answer if inspect.isawaitable(answer) else answer
 
     async def _telling_later(self, answer: Awaitable[Plan | None], told: dict[str, str]) -> Plan:

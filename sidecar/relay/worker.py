@@ -21,9 +21,10 @@ import uvloop
 from sidecar.counts import ClientCount
 from sidecar.link import Body, Link
 from sidecar.relay.commands import CommandTable
+from sidecar.relay.lane_rules import HELD_FOR_LANES
 from sidecar.relay.listener import Listener
 from sidecar.relay.shared import Relay
-from sidecar.relay.special import HELD, HELD_FOR_LANES, TABLE_WITHOUT_ENGINE, Special
+from sidecar.relay.special import HELD, TABLE_WITHOUT_ENGINE, Special
 from telemetry.ledger import Ledger
 from telemetry.spanpacket import spans_in
 from telemetry.spans import Tracer
@@ -126,6 +127,7 @@ class Worker:
         )
         self._relay.auth_required = self._settings["auth_required"]
         self._relay.lanes = self._settings["lanes"]
+        self._relay.lanes_most = self._settings["lanes_most"]
         if body["lanes_suspended"]:
             self._relay.suspend_lanes()
         self._trace_context = body["trace_context"]

@@ -10,8 +10,9 @@ from typing import Any, cast
 
 import pytest
 
+from sidecar.relay.lane_rules import HELD_FOR_LANES
 from sidecar.relay.plan import Plan
-from sidecar.relay.special import HELD, HELD_FOR_LANES, Special
+from sidecar.relay.special import HELD, Special
 
 SETTINGS = {"lanes": True, "enable_protected_configs": "yes", "settable": ["port"], "port": 6379, "engine_values": {}}
 
