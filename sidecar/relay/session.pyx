@@ -231,15 +231,12 @@ cdef class Session(Owner):
         return 0
 
     def wait_on_lane(self, bytes request):
-        """Send this request on the lane that carried the session's last write, which nobody uses any more then.
+        """Send this request on the lane that carried the session's last write by lane; no command goes by it any more then.
 
         An awaitable of its reply; None without such a lane.
         """
         cdef Lane lane = self.rider.wrote if self.rider is not None else None
-        if lane is None:
-            return None
-        self.rider.wrote = None
-        return None if lane.closed else lane.wait(request)
+        return None if lane is None or lane.closed else lane.wait(request)
 
     cdef int _hold(self, const char* p, Py_ssize_t n) except -1:
         """Requests wait; the first of them is taken anew from its beginning."""
@@ -307,7 +304,7 @@ cdef class Session(Owner):
                                           framer.container.id if framer.container != NULL else 0)
                     rider.expect(command.id, framer.argc - 1, framer.size, now)
                     if command.route & WRITES and rider.wrote is not lane:
-                        rider.wrote = lane
+                        rider.write_by(lane)
                     self.last = command.id
                     start = p
                     continue
