@@ -1,28 +1,28 @@
 """The home route: one connection to the engine for one client session.
 
-Owns the commands in flight and matches replies to them: transactions, subscriptions, pushes, replies that a plan transforms. Every byte goes
-on as it came, but for those replies. What it cannot match it stops measuring (`raw`). It never sees a request and never talks to the client.
+Owns the connection, and matches what the engine sends to the commands in flight (flight.pyx): replies, pushes, replies that a plan transforms.
+Every byte goes on as it came, but for those replies. What it cannot match it stops measuring (`raw`). It never sees a request and never talks
+to the client.
 """
 
 import inspect
-from collections import deque
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from libc.string cimport memcmp
 
 from sidecar.relay.channel cimport HOLD, Channel
+from sidecar.relay.flight cimport Flight, PENDING_MAX
 from sidecar.relay.framer cimport ARRAY, BIG_ERROR, BROKEN, ERROR, FRAME, HEADER, MAP, MORE, PUSH, STATUS
 from sidecar.relay.owner cimport LARGE_BYTES, LARGE_TURNS, Owner, local_answer
 from sidecar.relay.pending cimport (
     BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, ENDS, EXEC_REPLY, HELLO_REPLY, LOCAL, MONITOR_REPLY, MULTI_REPLY, NOTED, OPENS, PLANNED, Pending,
-    PendingQueue, QUEUED, REFUSAL, REPLY, RESET_REPLY, RESTORED, SILENT, SUBSCRIPTION_SHIFT, SYNC_REPLY, UNMEASURED, UNWATCH_REPLY, WATCH_REPLY,
+    REPLY, RESET_REPLY, RESTORED, SILENT, SYNC_REPLY, UNMEASURED, UNWATCH_REPLY, WATCH_REPLY,
 )
 from sidecar.relay.recorder cimport Recorder
 from sidecar.relay.reply_framer cimport ReplyFramer
 from sidecar.relay.shared cimport Relay, now_ns
+from sidecar.relay.subscriptions cimport Confirmation, LAST_OF_FRONT, MESSAGE, NO_MESSAGE, OF_FRONT, Subscriptions, message_kind
 from telemetry cimport spans
-
-cdef Py_ssize_t _PENDING_MAX = 2_000_000       # commands in flight in one session: 80 MB; beyond it the session goes raw
 
 cdef const char* NULL_TEXT = ""
 
@@ -31,167 +31,17 @@ cdef bytes _SUBSCRIBED = (b"-ERR Can't execute 'traceparent': only (P|S)SUBSCRIB
                           b"context\r\n")
 
 from sidecar.relay.notes import AFTER_RESET
-from sidecar.relay.plan import Plan
-
-cdef object _SWALLOW = Plan(transform=lambda _reply: b"")
-
-cdef dict _MESSAGES = {
-    b"message": 1, b"pmessage": 1, b"smessage": 1,
-    b"subscribe": 2, b"unsubscribe": 3, b"psubscribe": 4, b"punsubscribe": 5, b"ssubscribe": 6, b"sunsubscribe": 7,
-}
 
 
-cdef class HomeRoute:
+cdef class HomeRoute(Flight):
     """sock: connected to the engine. The owner sends requests through `upstream` and says with `expect` what each will be answered by."""
 
     def __init__(self, Relay relay not None, Owner owner not None, sock, Recorder recorder not None):
-        self.relay = relay
-        self.owner = owner
-        self.replies = ReplyFramer()
-        self.recorder = recorder
-        recorder.replies = self.replies
-        self.used_ns = now_ns()
-        self.pending = PendingQueue()
+        Flight.__init__(self, relay, owner, recorder)
+        self.replies = recorder.replies = ReplyFramer()
         self.upstream = Channel(relay.poller, owner, sock, self._readable, self._drained)
         relay.homes += 1
         relay.upstreams_changed()
-
-    # ---- what is in flight -----------------------------------------------------------------------------------------------------
-
-    cdef int expect(self, int awaiting, Py_ssize_t command, int flags, long long expected, long long size, bint silent, long long now) except -1:
-        """A request was, or is about to be, forwarded. expected: its arguments after the name; silent: CLIENT REPLY holds its reply back."""
-        cdef Pending* entry
-        if self.raw or (self.unmeasured and awaiting != UNMEASURED):
-            return 0
-        if self.pending.length >= _PENDING_MAX and awaiting != UNMEASURED:
-            return self.unfollow("too_many_in_flight", now)
-        entry = self.pending.push()
-        entry.at_ns = now
-        entry.size = size
-        entry.expected = <int>expected if expected < 2000000000 else 2000000000
-        entry.command = <unsigned short>command
-        entry.awaiting = <unsigned char>awaiting
-        entry.flags = <unsigned char>flags
-        entry.unit = NULL
-        entry.key = NULL
-        if self.relay.tracer.enabled and awaiting < SILENT:
-            self.recorder.assign(entry, awaiting, now)
-            self.recorder.request(NULL, NULL, NULL, 0, 0)
-        if awaiting == MONITOR_REPLY:
-            self.monitoring += not silent
-        elif awaiting == RESET_REPLY:
-            self.resetting += not silent
-        if silent and awaiting < REFUSAL:
-            if awaiting == MULTI_REPLY:
-                entry.flags |= OPENS
-            elif awaiting == EXEC_REPLY or awaiting == DISCARD_REPLY:
-                entry.flags |= ENDS
-            elif awaiting == RESET_REPLY:
-                entry.flags |= OPENS | ENDS
-            entry.awaiting = SILENT
-        self.relay.in_flight += 1
-        if flags & BLOCKS:
-            self.blocking += 1
-            self.relay.blocking += 1
-        if entry.awaiting >= SILENT and self.pending.length == 1:
-            self._unanswered()
-        return 0
-
-    cdef int expect_planned(self, object plan, Py_ssize_t command, long long size, bint silent, long long now) except -1:
-        """The same for a request with a plan."""
-        cdef int flags = BLOCKS if plan.sync or plan.blocks else 0    # a replica's copy may be a long time coming
-        if plan.transform is not None and not silent and not self.unmeasured and not self.raw:
-            flags |= PLANNED
-            if self.plans is None:
-                self.plans = deque()
-            self.plans.append(plan)
-            self.planned += 1
-        return self.expect(SYNC_REPLY if plan.sync else REPLY, command, flags, 0, size, silent, now)
-
-    cdef int expect_local(self, int answer, long long now) except -1:
-        """A request that is not forwarded: we answer it when its turn comes."""
-        cdef Pending* entry
-        if self.pending.length >= _PENDING_MAX:
-            return self.unfollow("too_many_in_flight", now)
-        entry = self.pending.push()
-        entry.at_ns = now
-        entry.size = 0
-        entry.expected = answer
-        entry.command = 0
-        entry.awaiting = LOCAL
-        entry.flags = 0
-        entry.unit = NULL
-        entry.key = NULL
-        self.locals += 1
-        self.relay.in_flight += 1
-        return 0
-
-    cdef int restore(self, list requests, bint pushes) except -1:
-        """Send requests that make this new connection what an earlier one of the same client was; nobody else sees their replies.
-
-        pushes: the connection will speak RESP3. The owner's follow() is called when all have succeeded, unrestored() when one has not.
-        """
-        cdef Pending* entry
-        cdef bytes request = b"".join(requests)
-        if self.plans is None:
-            self.plans = deque()
-        for _ in requests:
-            entry = self.pending.push()
-            entry.at_ns = self.used_ns
-            entry.size = entry.expected = 0
-            entry.command = 0
-            entry.awaiting = RESTORED
-            entry.flags = PLANNED
-            entry.unit = NULL
-            entry.key = NULL
-            self.plans.append(_SWALLOW)
-            self.planned += 1
-            self.relay.in_flight += 1
-            self.restoring += 1
-        self.pushes = pushes
-        return self.upstream.send(request, len(request))
-
-    cdef int answer_locals(self) except -1:
-        """All requests of a read are taken: give the answers of ours whose turn it is, unless a reply follows that they can go with."""
-        if self.locals == 0 or self.task is not None or self.pending.front().awaiting != LOCAL:
-            return 0
-        if self.replies.event == MORE and (self.replies.type or self.replies.size):
-            return 0                           # behind the message, or monitor line, that is half out
-        if self.blocking or self.pending.back().awaiting >= SILENT:
-            self._insert_locals(NULL_TEXT, NULL_TEXT)
-            self._deliver(NULL_TEXT, 0)
-            self.relay.check_quiet()
-        return 0
-
-    cdef int unfollow(self, str reason, long long now) except -1:
-        """The replies to what follows cannot be matched: raw, once those in flight are there."""
-        if self.unmeasured or self.raw:
-            return 0
-        self.unmeasured = True
-        self.relay.ledger.count("sessions.raw", reason)
-        return self.expect(UNMEASURED, 0, 0, 0, 0, False, now)
-
-    cdef bint streaming(self) noexcept:
-        """Bytes may come at any time, without a command."""
-        return self.raw or self.monitor or self.subscription_sum != 0 or self.shard_sum != 0
-
-    cdef bint settled(self) noexcept:
-        """Everything that was forwarded has been executed, or waits by nature."""
-        cdef Pending* front = self.pending.front()
-        return self.task is None and not self.raw and self.upstream.length == 0 and (front == NULL or front.flags & BLOCKS or self.silent_block)
-
-    cdef bint idle(self) noexcept:
-        """Nothing that was forwarded can still be answered."""
-        return self.pending.length == 0 and not self.silent_block
-
-    cdef bint resting(self) noexcept:
-        """Nothing is in flight, and the connection is in no state that the next command may need."""
-        return self.pending.length == 0 and not (self.in_multi or self.watching or self.raw or self.unmeasured or self.silent_block
-                                                 or self.streaming() or self.upstream.length or self.task is not None)
-
-    cdef bint spared(self) noexcept:
-        """Whether Valkey's `timeout` does not concern this session now."""
-        return self.streaming() or self.pending.length or self.upstream.length or self.silent_block
 
     cdef int close(self) except -1:
         """Close the connection. What is in flight must have been forgotten."""
@@ -238,7 +88,7 @@ cdef class HomeRoute:
         while p < end and not self.raw and not self.closed:
             front = self.pending.front()
             if framer.type == 0 and framer.size == 0 or framer.event != MORE:
-                framer.descend = front != NULL and front.awaiting == EXEC_REPLY and self.executing == 0
+                framer.descend = front != NULL and front.awaiting == EXEC_REPLY and not self._executing()
                 if front != NULL and front.awaiting == SYNC_REPLY:
                     while p < end and p[0] == 10:      # the engine's sign of life while it prepares
                         p += 1
@@ -276,7 +126,8 @@ cdef class HomeRoute:
                 continue
             whole = bytes(self.collected)
             self.collected = None
-            if self._out_of_band() or (self.in_multi and self.executing == 0 and framer.type == STATUS and whole == b"+QUEUED\r\n"):
+            if self._out_of_band() or (self.transaction is not None and not self.transaction.executing and framer.type == STATUS
+                                         and whole == b"+QUEUED\r\n"):
                 self._deliver(whole, len(whole))
                 self._frame(now)
                 if self.locals and not self.raw:
@@ -350,29 +201,43 @@ cdef class HomeRoute:
             front = self.pending.front()
         return unsent
 
+    cdef int answer_locals(self) except -1:
+        """All requests of a read are taken: give the answers of ours whose turn it is, unless a reply follows that they can go with."""
+        if self.locals == 0 or self.task is not None or self.pending.front().awaiting != LOCAL:
+            return 0
+        if self.replies.event == MORE and (self.replies.type or self.replies.size):
+            return 0                           # behind the message, or monitor line, that is half out
+        if self.blocking or self.pending.back().awaiting >= SILENT:
+            self._insert_locals(NULL_TEXT, NULL_TEXT)
+            self._deliver(NULL_TEXT, 0)
+            self.relay.check_quiet()
+        return 0
+
     cdef bytes _local_answer(self, int answer):
         """Our answer to TRACEPARENT, as Valkey would give it at this moment."""
         if not self.answered_well and self.relay.auth_required:
             return _NOAUTH
-        if not self.pushes and (self.subscription_sum or self.shard_sum):
+        if not self.pushes and self.subscriptions is not None:
             return _SUBSCRIBED
         return local_answer(answer)
 
     cdef object _plan(self):
         """The plan of the reply that comes next."""
-        cdef Pending* front
-        if self.executing:
-            front = self.queued.front()
-            return self.queued_plans[0] if front != NULL and front.flags & PLANNED else None
-        front = self.pending.front()
-        return self.plans[0] if front != NULL and front.flags & PLANNED else None
+        cdef Pending* front = self.pending.front()
+        if self._executing():
+            return self.transaction.plan()
+        return self.pending.plans[0] if front != NULL and front.flags & PLANNED else None
+
+    cdef bint _executing(self) noexcept:
+        """Whether elements of EXEC's reply are still to come."""
+        return self.transaction is not None and self.transaction.executing != 0
 
     cdef bint _out_of_band(self):
         """Whether the frame is no reply: a push, a monitor line, a message in RESP2."""
         cdef ReplyFramer framer = self.replies
         if framer.type == PUSH or self._is_monitor_line():
             return True
-        return framer.type == ARRAY and self._in_pubsub() and self._message_kind() == 1
+        return framer.type == ARRAY and self._in_pubsub() and message_kind(framer) == MESSAGE
 
     cdef bint _is_monitor_line(self) noexcept:
         """Whether the frame is a command of somebody's, with its time before it."""
@@ -387,127 +252,77 @@ cdef class HomeRoute:
                 return True
             if self.pushes:
                 return False
-        return self.subscription_sum != 0 or self.shard_sum != 0
-
-    def _message_kind(self):
-        """Of a frame in the manner of pub/sub: 1 message; 2, 3 (un)subscribe; 4, 5 (un)psubscribe; 6, 7 s(un)subscribe; 0 no such."""
-        return _MESSAGES.get(self.replies.first[:self.replies.first_length], 0)
+        return self.subscriptions is not None
 
     cdef int _frame(self, long long now) except -1:
         """A frame, or the header of EXEC's reply, is complete."""
         cdef ReplyFramer framer = self.replies
-        cdef Pending* front = self.pending.front()
-        cdef Pending* entry
         cdef int kind
         if framer.event == HEADER:
-            if framer.count != (self.queued.length if self.queued is not None else 0):
+            if framer.count != (self.transaction.queued.length if self.transaction is not None else 0):
                 return self._go_raw("transaction_mismatch")
-            self.executing = framer.count
-            self.header_size = framer.size
-            return self._complete(now) if self.executing == 0 else 0
+            if framer.count == 0:
+                return self._complete(now)
+            self.transaction.executing = framer.count
+            self.transaction.header_size = framer.size
+            return 0
         if framer.type == PUSH or (framer.type == ARRAY and self._in_pubsub()):
-            kind = self._message_kind()
-            if kind:
+            kind = message_kind(framer)
+            if kind != NO_MESSAGE:
                 self.pushes = framer.type == PUSH
-            if kind > 1:
+            if kind > MESSAGE:
                 return self._confirmation(kind, now)
-            if kind == 1 or framer.type == PUSH:
+            if kind == MESSAGE or framer.type == PUSH:
                 return 0
         if self._is_monitor_line():
             return 0
-        if self.executing:
-            entry = self.queued.front()
-            entry.flags |= QUEUED
-            self.recorder.replied(entry, now)
-            if entry.flags & PLANNED:
-                self.queued_plans.popleft()
-                self.planned -= 1
-            if entry.flags & NOTED:
-                change = self.queued_notes.popleft()
-                self.owner.changed(change if framer.type != ERROR and framer.type != BIG_ERROR else None)
-            self.recorder.release(entry)
-            self.queued.pop()
-            self.executing -= 1
-            if self.executing:
+        if self._executing():
+            self.planned -= self.transaction.executed(self.recorder, self.owner, now)
+            if self.transaction.executing:
                 return 0
             framer.type = ARRAY                # EXEC itself: the array, whatever its last element was
-            framer.size = self.header_size
-            return self._complete(now)
-        if front == NULL:
+            framer.size = self.transaction.header_size
+        elif self.pending.length == 0:
             return self._go_raw("reply_without_request")
         return self._complete(now)
 
     cdef int _confirmation(self, int kind, long long now) except -1:
         """The engine says that a subscription began or ended."""
-        cdef Pending* front = self.pending.front()
-        cdef int which = (kind - 2) >> 1
-        cdef bint begins = (kind & 1) == 0
-        cdef long long before = self.shard_sum if which == 2 else self.subscription_sum
-        cdef long long after = self.replies.integer
-        cdef bint expected = front != NULL and self.executing == 0 and (front.flags >> SUBSCRIPTION_SHIFT) == which and \
-            front.awaiting == (CONFIRMATIONS if begins else DEPARTURES)
-        if expected and not begins and front.expected == 0:       # all of them: one confirmation each, one when there is none
-            front.expected = -<int>max(self.subscriptions[which], 1)
-        if after > before:
-            self.subscriptions[which] += 1
-        elif after < before and self.subscriptions[which] > 0:
-            self.subscriptions[which] -= 1
-        if which == 2:
-            self.shard_sum = after
-        else:
-            self.subscription_sum = after
-        if expected:
-            front.expected += -1 if front.expected > 0 else 1
-            if front.expected == 0:
-                return self._complete(now)
+        cdef Pending* front = self.pending.front() if not self._executing() else NULL
+        cdef Confirmation confirmation
+        if self.subscriptions is None:
+            self.subscriptions = Subscriptions()
+        confirmation = self.subscriptions.confirmed(kind, self.replies.integer, front)
+        if self.subscriptions.none_left():
+            self.subscriptions = None
+        if confirmation == OF_FRONT:
             self.recorder.add_bytes(front, 0, self.replies.size)
-        return 0
-
-    cdef int _settle(self, Pending* entry) except -1:
-        """It was popped: nobody waits for it any more."""
-        self.relay.in_flight -= 1
-        if entry.flags & BLOCKS:
-            self.blocking -= 1
-            self.relay.blocking -= 1
-        if entry.unit != NULL:
-            self.recorder.release(entry)
-        return 0
+        return self._complete(now) if confirmation == LAST_OF_FRONT else 0
 
     cdef int _complete(self, long long now) except -1:
         """The oldest command in flight has its whole reply."""
         cdef ReplyFramer framer = self.replies
         cdef Pending entry = self.pending.front()[0]
         cdef bint failed = framer.type == ERROR or framer.type == BIG_ERROR
-        cdef Pending* moved
-        if self.in_multi and framer.type == STATUS and entry.awaiting != EXEC_REPLY and framer.head_length >= 6 \
+        if self.transaction is not None and framer.type == STATUS and entry.awaiting != EXEC_REPLY and framer.head_length >= 6 \
                 and memcmp(framer.head, b"QUEUED", 6) == 0:
             if entry.awaiting not in (REPLY, HELLO_REPLY, UNWATCH_REPLY):    # what it does inside EXEC cannot be followed
                 return self._go_raw("transaction")
             self.recorder.add_bytes(&entry, 0, framer.size)
-            moved = self.queued.push()
-            moved[0] = entry
-            if entry.flags & PLANNED:
-                if self.queued_plans is None:
-                    self.queued_plans = deque()
-                self.queued_plans.append(self.plans.popleft())
-            if entry.flags & NOTED:
-                if self.queued_notes is None:
-                    self.queued_notes = deque()
-                self.queued_notes.append(self.notes.popleft())
-            if self.queued.length > _PENDING_MAX:
-                return self._go_raw("too_many_in_flight")
-            self.pending.pop()
+            self.pending.move(self.transaction.queued)
             entry.unit = NULL                  # it has moved, and the key with it
             entry.key = NULL
             self._settle(&entry)
+            if self.transaction.queued.length > PENDING_MAX:
+                return self._go_raw("too_many_in_flight")
             self.recorder.answered_ns = now
             return self._unanswered()
         self.recorder.replied(&entry, now)
         if entry.flags & PLANNED:
-            self.plans.popleft()
+            self.pending.plans.popleft()
             self.planned -= 1
         if entry.flags & NOTED:
-            change = self.notes.popleft()
+            change = self.pending.notes.popleft()
             if not failed:
                 self.owner.changed(change)
             elif entry.awaiting == HELLO_REPLY:    # a part of it may have been done
@@ -551,37 +366,12 @@ cdef class HomeRoute:
                     self.owner.follow()
         return self._unanswered()
 
-    cdef int _begin_transaction(self) except -1:
-        self.in_multi = True
-        if self.queued is None:
-            self.queued = PendingQueue()
-        return 0
-
     cdef int _reset(self) except -1:
         """RESET has been executed."""
         self._end_transaction()
         self.monitor = self.pushes = self.answered_well = self.watching = False
-        self.subscriptions[0] = self.subscriptions[1] = self.subscriptions[2] = 0
-        self.subscription_sum = self.shard_sum = 0
+        self.subscriptions = None
         return self.owner.changed(AFTER_RESET)
-
-    cdef int _end_transaction(self) except -1:
-        cdef int plans
-        if self.in_multi:
-            self.in_multi = self.watching = False
-        self.executing = 0
-        if self.queued is not None:
-            while self.queued.length:          # never executed
-                self.recorder.add_bytes(self.queued.front(), self.queued.front().size, 0)
-                self.recorder.release(self.queued.front())
-                self.queued.pop()
-        if self.queued_notes:
-            self.queued_notes.clear()
-        if self.queued_plans:
-            plans = len(self.queued_plans)
-            self.queued_plans.clear()
-            self.planned -= plans
-        return 0
 
     cdef int _unanswered(self) except -1:
         """Commands without a reply end when they come to the front."""
@@ -593,7 +383,7 @@ cdef class HomeRoute:
             if entry.awaiting == SILENT:
                 self.recorder.lost(&entry, "", now_ns() if entry.unit != NULL else 0)
                 if entry.flags & NOTED:
-                    self.owner.changed(self.notes.popleft())
+                    self.owner.changed(self.pending.notes.popleft())
             self._settle(&entry)
             if entry.flags & BLOCKS:
                 self.silent_block = True
@@ -609,37 +399,7 @@ cdef class HomeRoute:
             front = self.pending.front()
         return 0
 
-    cdef int note(self, object change) except -1:
-        """What the success of the request that is expected next changes in what is known about the client."""
-        if self.notes is None:
-            self.notes = deque()
-        self.notes.append(change)
-        return 0
-
-    # ---- endings ---------------------------------------------------------------------------------------------------------------
-
-    cdef int forget(self, str error_type) except -1:
-        """Count what will never get a reply."""
-        cdef Pending entry
-        cdef long long now = now_ns() if self.relay.tracer.enabled else 0
-        while self.pending.length:
-            entry = self.pending.front()[0]
-            self.pending.pop()
-            self.recorder.lost(&entry, error_type, now)
-            self._settle(&entry)
-        self.recorder.transaction_lost(error_type, now)
-        return self._clear()
-
-    cdef int _clear(self) except -1:
-        """Nothing is in flight any more."""
-        self._end_transaction()
-        self.recorder.forget()
-        if self.plans:
-            self.plans.clear()
-        if self.notes:
-            self.notes.clear()
-        self.planned = self.locals = 0
-        return 0
+    # ---- what cannot be followed ---------------------------------------------------------------------------------------------
 
     cdef int _go_raw(self, str reason) except -1:
         """Requests and replies cannot be matched any more, or need not be: forward bytes, measure nothing.

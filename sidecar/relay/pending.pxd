@@ -56,6 +56,12 @@ cdef class PendingQueue:
     cdef Block* first
     cdef Block* last
     cdef readonly Py_ssize_t length
+    cdef object plans           # deque, one for each PLANNED item, None: there has been none
+    cdef object notes           # deque, one for each NOTED item: what its success changes in what is known about the client
+    cdef int add_plan(self, object plan) except -1
+    cdef int add_note(self, object change) except -1
+    cdef Pending* move(self, PendingQueue other) except NULL
+    cdef int empty(self) except -1
     cdef int add_block(self) except -1
     cdef void drop_block(self) noexcept nogil
     cdef void clear(self) noexcept nogil
@@ -67,6 +73,19 @@ cdef class PendingQueue:
         self.last.tail += 1
         self.length += 1
         return &self.last.items[self.last.tail - 1]
+
+    cdef inline Pending* add(self, int awaiting, Py_ssize_t command, int flags, int expected, long long size, long long now) except NULL:
+        """The same with its fields filled; it belongs to no unit."""
+        cdef Pending* entry = self.push()
+        entry.at_ns = now
+        entry.size = size
+        entry.unit = NULL
+        entry.key = NULL
+        entry.expected = expected
+        entry.command = <unsigned short>command
+        entry.awaiting = <unsigned char>awaiting
+        entry.flags = <unsigned char>flags
+        return entry
 
     cdef inline Pending* front(self) noexcept nogil:
         """The oldest item, NULL when there is none."""

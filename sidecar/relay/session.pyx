@@ -479,7 +479,7 @@ cdef class Session(Owner):
         if argc and (kind == MULTI or kind == EXEC or kind == DISCARD or kind == RESET or kind == MONITOR):
             kind = PLAIN                       # the engine refuses it for its arguments
         if route.pending.length == 0:          # what was refused has changed nothing
-            self.requesting_multi = route.in_multi
+            self.requesting_multi = route.transaction is not None
         if kind == TRACEPARENT and not route.raw and not route.unmeasured:
             return self._trace_context(args, now, None)
         if kind == HELD:
@@ -500,7 +500,7 @@ cdef class Session(Owner):
             elif framer.size == end - start:
                 change = changes(arguments(start[:end - start]))
             if change:
-                route.note(change)
+                route.pending.add_note(change)
                 flags = NOTED
             elif argc or kind != HELLO:        # what it changes is not known
                 self.pin()

@@ -1,0 +1,165 @@
+"""What is in flight on a session's own connection to the engine, and what state that connection is in.
+
+Owns the queue of commands that have been forwarded and have no reply yet, and their numbers. It never sees a byte of a request or a reply: who
+forwards the requests says what is expected, and home.pyx, who reads the replies, takes it off.
+"""
+
+from sidecar.relay.owner cimport Owner
+from sidecar.relay.pending cimport (
+    BLOCKS, DISCARD_REPLY, ENDS, EXEC_REPLY, LOCAL, MONITOR_REPLY, MULTI_REPLY, OPENS, PLANNED, Pending, PendingQueue, REFUSAL, REPLY, RESET_REPLY, RESTORED, SILENT,
+    SYNC_REPLY, UNMEASURED,
+)
+from sidecar.relay.recorder cimport Recorder
+from sidecar.relay.shared cimport Relay, now_ns
+from sidecar.relay.transaction cimport Transaction
+
+from sidecar.relay.plan import Plan
+
+cdef object _SWALLOW = Plan(transform=lambda _reply: b"")
+
+
+cdef class Flight:
+    """A HomeRoute reads its replies, and sets `upstream`."""
+
+    def __init__(self, Relay relay not None, Owner owner not None, Recorder recorder not None):
+        self.relay = relay
+        self.owner = owner
+        self.recorder = recorder
+        self.used_ns = now_ns()
+        self.pending = PendingQueue()
+
+    # ---- what is expected ------------------------------------------------------------------------------------------------------
+
+    cdef int expect(self, int awaiting, Py_ssize_t command, int flags, long long expected, long long size, bint silent, long long now) except -1:
+        """A request was, or is about to be, forwarded. expected: its arguments after the name; silent: CLIENT REPLY holds its reply back."""
+        cdef Pending* entry
+        if self.raw or (self.unmeasured and awaiting != UNMEASURED):
+            return 0
+        if self.pending.length >= PENDING_MAX and awaiting != UNMEASURED:
+            return self.unfollow("too_many_in_flight", now)
+        entry = self.pending.add(awaiting, command, flags, <int>expected if expected < 2000000000 else 2000000000, size, now)
+        if self.relay.tracer.enabled and awaiting < SILENT:
+            self.recorder.assign(entry, awaiting, now)
+            self.recorder.request(NULL, NULL, NULL, 0, 0)
+        if awaiting == MONITOR_REPLY:
+            self.monitoring += not silent
+        elif awaiting == RESET_REPLY:
+            self.resetting += not silent
+        if silent and awaiting < REFUSAL:
+            if awaiting == MULTI_REPLY:
+                entry.flags |= OPENS
+            elif awaiting == EXEC_REPLY or awaiting == DISCARD_REPLY:
+                entry.flags |= ENDS
+            elif awaiting == RESET_REPLY:
+                entry.flags |= OPENS | ENDS
+            entry.awaiting = SILENT
+        self.relay.in_flight += 1
+        if flags & BLOCKS:
+            self.blocking += 1
+            self.relay.blocking += 1
+        if entry.awaiting >= SILENT and self.pending.length == 1:
+            self._unanswered()
+        return 0
+
+    cdef int expect_planned(self, object plan, Py_ssize_t command, long long size, bint silent, long long now) except -1:
+        """The same for a request with a plan."""
+        cdef int flags = BLOCKS if plan.sync or plan.blocks else 0    # a replica's copy may be a long time coming
+        if plan.transform is not None and not silent and not self.unmeasured and not self.raw:
+            flags |= PLANNED
+            self.pending.add_plan(plan)
+            self.planned += 1
+        return self.expect(SYNC_REPLY if plan.sync else REPLY, command, flags, 0, size, silent, now)
+
+    cdef int expect_local(self, int answer, long long now) except -1:
+        """A request that is not forwarded: we answer it when its turn comes."""
+        if self.pending.length >= PENDING_MAX:
+            return self.unfollow("too_many_in_flight", now)
+        self.pending.add(LOCAL, 0, 0, answer, 0, now)
+        self.locals += 1
+        self.relay.in_flight += 1
+        return 0
+
+    cdef int restore(self, list requests, bint pushes) except -1:
+        """Send requests that make this new connection what an earlier one of the same client was; nobody else sees their replies.
+
+        pushes: the connection will speak RESP3. The owner's follow() is called when all have succeeded, unrestored() when one has not.
+        """
+        cdef bytes request = b"".join(requests)
+        for _ in requests:
+            self.pending.add_plan(_SWALLOW)
+            self.pending.add(RESTORED, 0, PLANNED, 0, 0, self.used_ns)
+            self.planned += 1
+            self.relay.in_flight += 1
+            self.restoring += 1
+        self.pushes = pushes
+        return self.upstream.send(request, len(request))
+
+    cdef int unfollow(self, str reason, long long now) except -1:
+        """The replies to what follows cannot be matched: raw, once those in flight are there."""
+        if self.unmeasured or self.raw:
+            return 0
+        self.unmeasured = True
+        self.relay.ledger.count("sessions.raw", reason)
+        return self.expect(UNMEASURED, 0, 0, 0, 0, False, now)
+
+    # ---- the state of the connection -------------------------------------------------------------------------------------------
+
+    cdef bint streaming(self) noexcept:
+        """Bytes may come at any time, without a command."""
+        return self.raw or self.monitor or self.subscriptions is not None
+
+    cdef bint settled(self) noexcept:
+        """Everything that was forwarded has been executed, or waits by nature."""
+        cdef Pending* front = self.pending.front()
+        return self.task is None and not self.raw and self.upstream.length == 0 and (front == NULL or front.flags & BLOCKS or self.silent_block)
+
+    cdef bint idle(self) noexcept:
+        """Nothing that was forwarded can still be answered."""
+        return self.pending.length == 0 and not self.silent_block
+
+    cdef bint resting(self) noexcept:
+        """Nothing is in flight, and the connection is in no state that the next command may need."""
+        return self.pending.length == 0 and not (self.transaction is not None or self.watching or self.raw or self.unmeasured
+                                                 or self.silent_block or self.streaming() or self.upstream.length or self.task is not None)
+
+    cdef bint spared(self) noexcept:
+        """Whether Valkey's `timeout` does not concern this session now."""
+        return self.streaming() or self.pending.length or self.upstream.length or self.silent_block
+
+    cdef int _begin_transaction(self) except -1:
+        if self.transaction is None:
+            self.transaction = Transaction()
+        return 0
+
+    cdef int _end_transaction(self) except -1:
+        if self.transaction is not None:
+            self.planned -= self.transaction.abandon(self.recorder)
+            self.transaction = None
+            self.watching = False
+        return 0
+
+    # ---- endings ---------------------------------------------------------------------------------------------------------------
+
+    cdef int forget(self, str error_type) except -1:
+        """Count what will never get a reply."""
+        cdef Pending entry
+        cdef long long now = now_ns() if self.relay.tracer.enabled else 0
+        while self.pending.length:
+            entry = self.pending.front()[0]
+            self.pending.pop()
+            self.recorder.lost(&entry, error_type, now)
+            self._settle(&entry)
+        self.recorder.transaction_lost(error_type, now)
+        return self._clear()
+
+    cdef int _clear(self) except -1:
+        """Nothing is in flight any more."""
+        self._end_transaction()
+        self.recorder.forget()
+        self.pending.empty()
+        self.planned = self.locals = 0
+        return 0
+
+    cdef int _unanswered(self) except -1:
+        """A command without a reply has come to the front."""
+        return 0
