@@ -14,6 +14,14 @@ cdef struct Run:
     PyObject* rider             # holds a reference; NULL: a request of ours
     long long count             # of its replies still to come
 
+cdef class Pool:
+    cdef Relay relay
+    cdef readonly list lanes            # all that are connected
+    cdef readonly long long runs        # on all of them
+    cdef list emptied                   # futures that wait for them to be empty
+
+    cdef int became_empty(self) except -1
+
 @cython.final
 cdef class Rider:
     """What one session has in flight on a lane: all of it on the same one."""
@@ -44,7 +52,7 @@ cdef class Rider:
 @cython.final
 cdef class Lane:
     cdef Relay relay
-    cdef Group group
+    cdef Pool pool
     cdef Channel upstream
     cdef ReplyFramer replies
     cdef Run* runs                      # a ring
@@ -67,29 +75,3 @@ cdef class Lane:
     cdef int leave(self) except -1
     cdef int _broken(self, str reason) except -1
     cdef int _own(self, const char* p, Py_ssize_t n, bint complete) except -1
-
-@cython.final
-cdef class Group:
-    """The sessions of one worker that have the same identity."""
-
-    cdef Lanes lanes
-    cdef readonly object identity
-    cdef readonly long long members
-    cdef Lane lane                      # for their commands, None: there is none (now)
-    cdef bint opening
-    cdef long long refused_until_ns
-    cdef double retry_s
-
-    cdef int want(self, object attributes) except -1
-
-@cython.final
-cdef class Lanes:
-    cdef Relay relay
-    cdef dict groups                    # by identity
-    cdef readonly list lanes            # all that are connected
-    cdef list emptied                   # futures that wait for them to be empty
-    cdef readonly long long runs        # on all of them
-
-    cdef Group join(self, object attributes)
-    cdef int leave(self, Group group) except -1
-    cdef int _became_empty(self) except -1

@@ -1,13 +1,11 @@
 """The lane route: connections to the engine that carry stateless commands of many sessions.
 
-Owns the lanes of one worker, by identity (ACL user, RESP version, database); whose reply comes next on each; and what a session has in
-flight there. Every command is sent once: when a lane breaks, what was in flight gets an error. It decides about no command: who sends one
-here knows that it needs nothing of its connection, and is on its way home only when nothing of it is in flight here.
+Owns whose reply comes next on such a connection, and what a session has in flight there. Every command is sent once: when a lane breaks, what
+was in flight gets an error. It decides about no command: who sends one here knows that it needs nothing of its connection, and is on its way
+home only when nothing of it is in flight here.
 """
 
-import asyncio
 import os
-import socket
 from collections import deque
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
@@ -23,14 +21,35 @@ from sidecar.relay.recorder cimport Recorder
 from sidecar.relay.reply_framer cimport ReplyFramer
 from sidecar.relay.shared cimport Relay, now_ns
 
-cdef int _WORTHWHILE = 2                     # sessions of an identity: one alone is served as well at home
-cdef double _OPENED_WITHIN_S = 2.0
-cdef double _RETRY_S = 1.0                   # after the engine has refused a lane
-cdef double _RETRY_MOST_S = 60.0
 cdef Py_ssize_t _OWN_REPLY_MOST = 65536      # to a request of ours
 
 cdef bytes _LOST = b"-ERR valkey-sidecar: the connection to the engine was lost, the command may have been executed\r\n"
 cdef const char* NULL_TEXT = ""
+
+
+cdef class Pool:
+    """All lanes of one worker, as far as a lane knows of the others."""
+
+    def __init__(self, Relay relay not None):
+        self.relay = relay
+        self.lanes = []
+        self.emptied = []
+
+    def when_empty(self):
+        """A future: done when nothing is in flight on any lane."""
+        future = self.relay.loop.create_future()
+        if self.runs == 0:
+            future.set_result(None)
+        else:
+            self.emptied.append(future)
+        return future
+
+    cdef int became_empty(self) except -1:
+        emptied, self.emptied = self.emptied, []
+        for future in emptied:
+            if not future.done():
+                future.set_result(None)
+        return 0
 
 
 cdef class Rider:
@@ -188,15 +207,15 @@ cdef class Rider:
 cdef class Lane:
     """sock: connected to the engine. It takes commands when `open` is set."""
 
-    def __init__(self, Relay relay not None, Group group not None, sock):
+    def __init__(self, Relay relay not None, Pool pool not None, sock):
         self.relay = relay
-        self.group = group
+        self.pool = pool
         self.replies = ReplyFramer()
         self.waiting = []
         self.asked = deque()
         self.used_ns = now_ns()
         self.upstream = Channel(relay.poller, self, sock, self._readable, self._drained)
-        group.lanes.lanes.append(self)
+        pool.lanes.append(self)
         relay.lane_count += 1
         relay.upstreams_changed()
 
@@ -235,8 +254,6 @@ cdef class Lane:
         """
         self.open = False
         self.retired = True
-        if self.group.lane is self:
-            self.group.lane = None
         try:
             return await self.ask(request)
         finally:
@@ -266,7 +283,7 @@ cdef class Lane:
         run.rider = rider
         run.count = count
         self.length += 1
-        self.group.lanes.runs += 1
+        self.pool.runs += 1
         if rider != NULL:
             Py_INCREF(<object>rider)
         return 0
@@ -275,9 +292,9 @@ cdef class Lane:
         """Forget the oldest run. Its reference is the caller's."""
         self.head = (self.head + 1) & (self.capacity - 1)
         self.length -= 1
-        self.group.lanes.runs -= 1
-        if self.group.lanes.runs == 0 and self.group.lanes.emptied:
-            self.group.lanes._became_empty()
+        self.pool.runs -= 1
+        if self.pool.runs == 0 and self.pool.emptied:
+            self.pool.became_empty()
         return 0
 
     def _readable(self):
@@ -396,12 +413,10 @@ cdef class Lane:
             return
         self.closed = True
         self.open = False
-        if self.group.lane is self:
-            self.group.lane = None
         if self.length > <size_t>len(self.asked):
             self.relay.ledger.count("lanes.broken", "connection_lost")
         self.upstream.close()
-        self.group.lanes.lanes.remove(self)
+        self.pool.lanes.remove(self)
         self.relay.lane_count -= 1
         self.relay.upstreams_changed()
         while self.length:
@@ -425,108 +440,3 @@ cdef class Lane:
     def inode(self):
         """Of our side of the connection."""
         return 0 if self.upstream.sock is None else os.fstat(self.upstream.sock.fileno()).st_ino
-
-
-cdef class Group:
-    def __init__(self, Lanes lanes not None, identity):
-        self.lanes = lanes
-        self.identity = identity
-        self.retry_s = _RETRY_S
-
-    cdef int want(self, object attributes) except -1:
-        """A session with these attributes would go by lane: open one, if it is worthwhile."""
-        cdef Relay relay = self.lanes.relay
-        if self.opening or self.members < _WORTHWHILE or relay.lane_count >= relay.lanes_most or self.refused_until_ns > now_ns():
-            return 0
-        self.opening = True
-        self.lanes.relay.poller.start_task(None, self._open(attributes.boarding()))
-        return 0
-
-    async def _open(self, list requests):
-        cdef Lane lane = None
-        cdef Relay relay = self.lanes.relay
-        try:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-            try:
-                sock.connect(relay.engine_socket)
-                lane = Lane(relay, self, sock)
-            except OSError:
-                sock.close()
-                raise
-            async with asyncio.timeout(_OPENED_WITHIN_S):
-                for request in requests:
-                    if (await lane.ask(request))[:1] == b"-":
-                        raise PermissionError("the engine refuses it")
-            lane.open = True
-            self.retry_s = _RETRY_S
-            if self.members:
-                self.lane = lane
-            else:
-                lane.close()
-        except (OSError, TimeoutError):        # not there, full, or not for this user (any more): its sessions go home
-            if lane is not None:
-                lane.close()
-            self.refused_until_ns = now_ns() + <long long>(self.retry_s * 1e9)
-            self.retry_s = min(self.retry_s * 2, _RETRY_MOST_S)
-        finally:
-            self.opening = False
-
-
-cdef class Lanes:
-    """All lanes of one worker."""
-
-    def __init__(self, Relay relay not None):
-        self.relay = relay
-        self.groups = {}
-        self.lanes = []
-        self.emptied = []
-
-    cdef Group join(self, object attributes):
-        """A session with these attributes may ride from now on."""
-        cdef Group group = self.groups.get(attributes.identity)
-        if group is None:
-            group = self.groups[attributes.identity] = Group(self, attributes.identity)
-        group.members += 1
-        return group
-
-    cdef int leave(self, Group group) except -1:
-        """One of its sessions is gone, or has become another one."""
-        group.members -= 1
-        if group.members == 0 and group.lane is None and not group.opening:
-            self.groups.pop(group.identity, None)
-        return 0
-
-    def close_idle(self, double idle_s):
-        """Close the lanes that nobody has used for idle_s seconds."""
-        cdef Lane lane
-        cdef Group group
-        cdef long long before = now_ns() - <long long>(idle_s * 1e9)
-        for item in list(self.lanes):
-            lane = item
-            if lane.open and lane.length == 0 and lane.used_ns < before:
-                lane.close()
-        for item in list(self.groups.values()):
-            group = item
-            if group.members == 0 and group.lane is None and not group.opening:
-                del self.groups[group.identity]
-
-    def close(self):
-        """Close all of them."""
-        for lane in list(self.lanes):
-            lane.close()
-
-    def when_empty(self):
-        """A future: done when nothing is in flight on any lane."""
-        future = self.relay.loop.create_future()
-        if self.runs == 0:
-            future.set_result(None)
-        else:
-            self.emptied.append(future)
-        return future
-
-    cdef int _became_empty(self) except -1:
-        emptied, self.emptied = self.emptied, []
-        for future in emptied:
-            if not future.done():
-                future.set_result(None)
-        return 0

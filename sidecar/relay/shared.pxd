@@ -34,7 +34,7 @@ cdef class Relay:
     cdef public bint lanes               # whether stateless commands of several sessions share connections
     cdef public int lanes_most           # connections that are shared, at a time
     cdef readonly bint suspended         # nothing goes by lane now
-    cdef readonly object lane_pool       # sidecar.relay.lane.Lanes
+    cdef readonly object lane_pool       # sidecar.relay.lanes.Lanes
     cdef readonly long long homes        # connections of single sessions
     cdef readonly long long lane_count
     cdef public object on_upstreams      # () -> None, when `unmatched` has changed

@@ -32,7 +32,7 @@ cdef class Relay:
         self.sessions = set()
         self.lanes = True
         self.lanes_most = 32
-        from sidecar.relay.lane import Lanes    # late: it imports this module
+        from sidecar.relay.lanes import Lanes    # late: it imports this module
         self.lane_pool = Lanes(self)
 
     def __dealloc__(self):

@@ -1,0 +1,210 @@
+"""Which way a session's commands go: by a lane that many sessions share, or home, by a connection of its own.
+
+Owns that connection (when it is opened, closed for idleness, and made again what it was), who the client is to the engine, and the rules by
+which the session changes between the two: only when nothing of it is in flight. It never sees a request.
+"""
+
+import os
+import socket
+
+from sidecar.relay.commands cimport PINS
+from sidecar.relay.home cimport HomeRoute
+from sidecar.relay.lane cimport Lane, Rider
+from sidecar.relay.lanes cimport Group, Lanes
+from sidecar.relay.owner cimport Owner
+
+from sidecar.relay.attributes import Attributes
+
+cdef double _RETRY_S = 0.01                    # between the first attempts to reach the engine
+cdef double _RETRY_MOST_S = 0.1                # between later ones: thousands of clients may wait
+cdef int _CROSSING_TURNS = 16                  # reads that go home after commands had to wait for the lane's replies
+
+cdef bytes _UNAVAILABLE = b"-LOADING valkey-sidecar: the engine does not answer, try again later\r\n"
+
+
+cdef class Routed(Owner):
+    """A session adds what its client sends; routing.pxd says what of it is needed here."""
+
+    cdef int _release(self) except -1:
+        return 0
+
+    # ---- its own connection to the engine --------------------------------------------------------------------------------------
+
+    cdef bint _at_home(self) except -1:
+        """Whether commands can go home now; else they wait until the connection is there.
+
+        Without an engine for engine_timeout seconds the client gets an error.
+        """
+        if self.route is None and not self._reach_engine():
+            self.deadline = self.relay.loop.time() + self.relay.engine_timeout
+            self.retry_s = _RETRY_S
+            self.timer = self.relay.loop.call_later(self.retry_s, self._reach_again)
+            self.awaits_home = True
+            return False
+        if self.route.restoring:
+            self.awaits_home = True
+            return False
+        self.recorder.replies = self.route.replies
+        return True
+
+    cdef bint _reach_engine(self) except -1:
+        """Whether there is a connection to the engine now."""
+        cdef list requests
+        sock = None
+        try:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            sock.connect(self.relay.engine_socket)
+        except OSError:     # not there (a restart), its backlog is full, or no descriptor is left
+            if sock is not None:
+                sock.close()
+            return False
+        self.route = HomeRoute(self.relay, self, sock, self.recorder)
+        if self.attributes is not None:
+            requests = self.attributes.restoring()
+            if requests:
+                self.route.restore(requests, self.attributes.protocol == 3)
+        return True
+
+    def _reach_again(self):
+        self.timer = None
+        if self.closed:
+            return
+        if self.route is not None or self._reach_engine():
+            if not self.route.restoring:
+                self._came_home()
+        elif self.relay.loop.time() >= self.deadline:
+            self.client.send(_UNAVAILABLE, len(_UNAVAILABLE))
+            self.close()
+        else:
+            self.retry_s = min(self.retry_s * 1.5, _RETRY_MOST_S)
+            self.timer = self.relay.loop.call_later(self.retry_s, self._reach_again)
+
+    def _came_home(self):
+        """Its own connection is there: what waits for it goes on."""
+        if self.awaits_home:
+            self.awaits_home = False
+            self.recorder.replies = self.route.replies
+            self._release()
+
+    def come_home(self):
+        """Open its own connection to the engine, if it has none. Whether it has one now."""
+        return self.closed or self.route is not None or self._reach_engine()
+
+    def park(self, long long before_ns):
+        """Close its own connection if it was last used before that time, and another one can take its place."""
+        if self.route is None or self.kept or self.pinned or self.route.used_ns >= before_ns or not self.route.resting() or self.route.restoring \
+                or self.task is not None or self.begun_at_home or self.client_left or self.finished or self.broken or self.endless or self.held is not None:
+            return
+        self.route.close()
+        self.route = None
+
+    def keep_home(self):
+        """Its own connection stays, however idle it is."""
+        self.kept = True
+
+    def pin(self):
+        """From now on this session's commands go by its own connection only."""
+        self.pinned = True
+        self._leave_group()
+
+    cdef int _mark(self, int route) except -1:
+        """A command that makes the connection one that cannot be given up, or not even be left."""
+        self.kept = True
+        if route & PINS:
+            self.pin()
+        return 0
+
+    cdef int changed(self, object change) except -1:
+        if change is None:
+            self.pin()
+            return 0
+        self.recorder.apply(change)
+        if self.attributes is None:
+            self.attributes = Attributes()
+        before = self.attributes.identity
+        self.attributes.apply(change)
+        if self.attributes.identity != before or "credentials" in dict(change):
+            self._leave_group()
+        return 0
+
+    cdef int unrestored(self, bytes reply) except -1:
+        """The engine takes it no more for who it was: so it would tell a client that connects anew."""
+        cdef bytes error = b"-%b\r\n" % reply.rstrip(b"\r\n")
+        self.client.send(error, len(error))
+        self.close()
+        return 0
+
+    # ---- the lane --------------------------------------------------------------------------------------------------------------
+
+    cdef Lane _lane(self):
+        """The lane that the commands of a read may go by, None: they go home."""
+        cdef Rider rider = self.rider
+        cdef Lane lane
+        if self.pinned or not self.relay.lanes or self.relay.suspended or self.broken or self.begun_at_home:
+            return None
+        if self.group is None:
+            # The engine itself has said to this session that it may: nobody rides on what others are.
+            if self.route is None or not self.route.answered_well or not self.route.resting():
+                return None
+            if self.attributes is None:
+                self.attributes = Attributes()
+            self.group = (<Lanes>self.relay.lane_pool).join(self.attributes)
+        if self.home_turns:
+            self.home_turns -= 1
+            return None
+        if self.client.length:                 # it does not read: the engine keeps its replies, as it would directly
+            return None
+        lane = self.group.usable()
+        if lane is None:
+            self.group.want(self.attributes)
+            return None
+        if self.route is not None and not self.route.resting():
+            return None
+        if rider is None:
+            rider = self.rider = Rider(self.relay, self, self.recorder)
+        if rider.lane is not lane:
+            if rider.pending.length:
+                return None
+            rider.lane = lane
+        self.recorder.replies = lane.replies
+        return lane
+
+    cdef bint _leave_lane(self) except -1:
+        """Whether commands can go home now; else they wait until what is in flight on the lane is answered."""
+        if self.rider is not None and self.rider.pending.length:
+            self.crossing = True
+            self.home_turns = max(self.home_turns, _CROSSING_TURNS)
+            return False
+        return self._at_home()
+
+    cdef int _leave_group(self) except -1:
+        """It is not who it was, or rides no more. What it has in flight on a lane stays there."""
+        if self.group is not None:
+            (<Lanes>self.relay.lane_pool).leave(self.group)
+            self.group = None
+        return 0
+
+    def wait_on_lane(self, bytes request):
+        """Send this request on the lane that carried the session's last write by lane; no command goes by it any more then.
+
+        An awaitable of its reply; None without such a lane.
+        """
+        cdef Lane lane = self.rider.wrote if self.rider is not None else None
+        return None if lane is None or lane.closed else lane.wait(request)
+
+    @property
+    def connected(self):
+        """Whether it has its own connection to the engine."""
+        return self.route is not None and not self.route.restoring
+
+    @property
+    def trusted(self):
+        """Whether the engine has answered a command of it, which it does to nobody who must authenticate first."""
+        return self.group is not None or (self.route is not None and self.route.answered_well)
+
+    @property
+    def upstream_inode(self):
+        """The inode of our side of the upstream connection, 0 without one."""
+        if self.route is None or self.route.upstream.sock is None:
+            return 0
+        return os.fstat(self.route.upstream.sock.fileno()).st_ino
