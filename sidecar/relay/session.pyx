@@ -89,7 +89,8 @@ cdef class Session(Owner):
         if self.route.restoring:
             self.awaits_home = True
             return False
-        self.recorder.replies = self.route.replies
+        if self.recorder.replies is not self.route.replies:
+            self.recorder.replies = self.route.replies
         return True
 
     cdef bint _reach_engine(self) except -1:
@@ -185,7 +186,7 @@ cdef class Session(Owner):
         """The lane that the commands of a read may go by, None: they go home."""
         cdef Rider rider = self.rider
         cdef Lane lane
-        if self.pinned or not self.relay.lanes or self.relay.suspended or self.broken or self.begun_at_home:
+        if self.relay.suspended or self.broken or self.begun_at_home:
             return None
         if self.group is None:
             # The engine itself has said to this session that it may: nobody rides on what others are.
@@ -286,7 +287,7 @@ cdef class Session(Owner):
             if self.route.upstream.length:
                 self.client.pause(BACKLOG)
             return 0
-        lane = self._lane()
+        lane = None if self.pinned or not self.relay.lanes else self._lane()
         if self.held is not None:
             held = self.held
             self.held = None
