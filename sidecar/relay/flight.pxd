@@ -37,6 +37,7 @@ cdef class Flight:
     cdef int expect(self, int awaiting, Py_ssize_t command, int flags, long long expected, long long size, bint silent, long long now) except -1
     cdef int expect_planned(self, object plan, Py_ssize_t command, long long size, bint silent, long long now) except -1
     cdef int expect_local(self, int answer, long long now) except -1
+    cdef int _expect_special(self, Pending* entry, bint silent) except -1
     cdef int restore(self, list requests, bint pushes) except -1
     cdef int unfollow(self, str reason, long long now) except -1
     cdef bint streaming(self) noexcept

@@ -41,10 +41,15 @@ cdef class Flight:
         if self.relay.tracer.enabled and awaiting < SILENT:
             self.recorder.assign(entry, awaiting, now)
             self.recorder.request(NULL, NULL, NULL, 0, 0)
-        if awaiting == MONITOR_REPLY:
-            self.monitoring += not silent
-        elif awaiting == RESET_REPLY:
-            self.resetting += not silent
+        self.relay.in_flight += 1
+        if flags & BLOCKS:
+            self.blocking += 1
+            self.relay.blocking += 1
+        return self._expect_special(entry, silent) if awaiting != REPLY or silent else 0
+
+    cdef int _expect_special(self, Pending* entry, bint silent) except -1:
+        """It has no reply, or one that may change the state of the connection."""
+        cdef int awaiting = entry.awaiting
         if silent and awaiting < REFUSAL:
             if awaiting == MULTI_REPLY:
                 entry.flags |= OPENS
@@ -53,10 +58,10 @@ cdef class Flight:
             elif awaiting == RESET_REPLY:
                 entry.flags |= OPENS | ENDS
             entry.awaiting = SILENT
-        self.relay.in_flight += 1
-        if flags & BLOCKS:
-            self.blocking += 1
-            self.relay.blocking += 1
+        elif awaiting == MONITOR_REPLY:
+            self.monitoring += 1
+        elif awaiting == RESET_REPLY:
+            self.resetting += 1
         if entry.awaiting >= SILENT and self.pending.length == 1:
             self._unanswered()
         return 0
@@ -119,8 +124,8 @@ cdef class Flight:
 
     cdef bint resting(self) noexcept:
         """Nothing is in flight, and the connection is in no state that the next command may need."""
-        return self.pending.length == 0 and not (self.transaction is not None or self.watching or self.raw or self.unmeasured
-                                                 or self.silent_block or self.streaming() or self.upstream.length or self.task is not None)
+        return self.pending.length == 0 and self.upstream.length == 0 and self.transaction is None and self.subscriptions is None \
+            and self.task is None and (self.raw | self.unmeasured | self.monitor | self.watching | self.silent_block) == 0
 
     cdef bint spared(self) noexcept:
         """Whether Valkey's `timeout` does not concern this session now."""

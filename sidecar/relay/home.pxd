@@ -26,6 +26,7 @@ cdef class HomeRoute(Flight):
     cdef int _frame(self, long long now) except -1
     cdef int _confirmation(self, int kind, long long now) except -1
     cdef int _complete(self, long long now) except -1
+    cdef int _take_effect(self, int awaiting, bint failed) except -1
     cdef int _reset(self) except -1
     cdef int _go_raw(self, str reason) except -1
     cdef int _pass(self) except -1

@@ -303,6 +303,7 @@ cdef class HomeRoute(Flight):
         """The oldest command in flight has its whole reply."""
         cdef ReplyFramer framer = self.replies
         cdef Pending entry = self.pending.front()[0]
+        cdef Pending* front
         cdef bint failed = framer.type == ERROR or framer.type == BIG_ERROR
         if self.transaction is not None and framer.type == STATUS and entry.awaiting != EXEC_REPLY and framer.head_length >= 6 \
                 and memcmp(framer.head, b"QUEUED", 6) == 0:
@@ -338,33 +339,44 @@ cdef class HomeRoute(Flight):
         if framer.size > LARGE_BYTES or entry.size > LARGE_BYTES:
             self.owner.home_turns = LARGE_TURNS
         if entry.awaiting != REPLY:
-            if entry.awaiting == MULTI_REPLY and not failed:
-                self._begin_transaction()
-            elif entry.awaiting == EXEC_REPLY or (entry.awaiting == DISCARD_REPLY and not failed):
-                self._end_transaction()
-            elif entry.awaiting == RESET_REPLY:
-                self.resetting -= 1
-                if not failed:
-                    self._reset()
-            elif entry.awaiting == MONITOR_REPLY:
-                self.monitoring -= 1
-                if not failed:
-                    self.monitor = True
-            elif entry.awaiting == HELLO_REPLY and not failed:
-                self.pushes = framer.type == MAP
-            elif entry.awaiting == WATCH_REPLY and not failed:
-                self.watching = True
-            elif entry.awaiting == UNWATCH_REPLY and not failed:
-                self.watching = False
-            elif entry.awaiting == SYNC_REPLY:     # refused: an ordinary session again
+            self._take_effect(entry.awaiting, failed)
+        front = self.pending.front()
+        return self._unanswered() if front != NULL and front.awaiting >= SILENT else 0
+
+    cdef int _take_effect(self, int awaiting, bint failed) except -1:
+        """What the reply that is complete changes in the state of the connection."""
+        cdef ReplyFramer framer = self.replies
+        if awaiting == RESET_REPLY:
+            self.resetting -= 1
+            if not failed:
+                self._reset()
+        elif awaiting == MONITOR_REPLY:
+            self.monitoring -= 1
+            if not failed:
+                self.monitor = True
+        elif awaiting == RESTORED:
+            self.restoring -= 1
+            if failed:
+                self.owner.unrestored(framer.head[:framer.head_length])
+            elif self.restoring == 0:
                 self.owner.follow()
-            elif entry.awaiting == RESTORED:
-                self.restoring -= 1
-                if failed:
-                    return self.owner.unrestored(framer.head[:framer.head_length])
-                if self.restoring == 0:
-                    self.owner.follow()
-        return self._unanswered()
+        elif awaiting == SYNC_REPLY:           # refused: an ordinary session again
+            self.owner.follow()
+        elif awaiting == EXEC_REPLY:
+            self._end_transaction()
+        elif failed:
+            return 0
+        elif awaiting == MULTI_REPLY:
+            self._begin_transaction()
+        elif awaiting == DISCARD_REPLY:
+            self._end_transaction()
+        elif awaiting == HELLO_REPLY:
+            self.pushes = framer.type == MAP
+        elif awaiting == WATCH_REPLY:
+            self.watching = True
+        elif awaiting == UNWATCH_REPLY:
+            self.watching = False
+        return 0
 
     cdef int _reset(self) except -1:
         """RESET has been executed."""

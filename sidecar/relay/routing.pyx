@@ -44,7 +44,8 @@ cdef class Routed(Owner):
         if self.route.restoring:
             self.awaits_home = True
             return False
-        self.recorder.replies = self.route.replies
+        if self.recorder.replies is not self.route.replies:
+            self.recorder.replies = self.route.replies
         return True
 
     cdef bint _reach_engine(self) except -1:
@@ -140,7 +141,7 @@ cdef class Routed(Owner):
         """The lane that the commands of a read may go by, None: they go home."""
         cdef Rider rider = self.rider
         cdef Lane lane
-        if self.pinned or not self.relay.lanes or self.relay.suspended or self.broken or self.begun_at_home:
+        if self.relay.suspended or self.broken or self.begun_at_home:
             return None
         if self.group is None:
             # The engine itself has said to this session that it may: nobody rides on what others are.
@@ -166,7 +167,8 @@ cdef class Routed(Owner):
             if rider.pending.length:
                 return None
             rider.lane = lane
-        self.recorder.replies = lane.replies
+        if self.recorder.replies is not lane.replies:
+            self.recorder.replies = lane.replies
         return lane
 
     cdef bint _leave_lane(self) except -1:

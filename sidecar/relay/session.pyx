@@ -103,7 +103,7 @@ cdef class Session(Routed):
             if self.route.upstream.length:
                 self.client.pause(BACKLOG)
             return 0
-        lane = self._lane()
+        lane = None if self.pinned or not self.relay.lanes else self._lane()
         if self.held is not None:
             held = self.held
             self.held = None
