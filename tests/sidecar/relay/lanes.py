@@ -48,8 +48,12 @@ class Watch:
         return [entry for entry in self.client.client_list() if entry["name"] not in (LANE, "watch")]
 
     def carried(self, **identity: str) -> int:
-        """Commands that went by lane since it was opened, its own ones included."""
+        """Commands that were executed by lane since it was opened, its own ones included."""
         return sum(int(entry["tot-cmds"]) for entry in self.lanes(**identity))
+
+    def bytes_carried(self, **identity: str) -> int:
+        """The same in bytes of requests, those included that the engine has refused."""
+        return sum(int(entry["tot-net-in"]) for entry in self.lanes(**identity))
 
 
 class Worker(Tracing):
@@ -84,6 +88,13 @@ class Worker(Tracing):
         """Send one request, and what answers it, while others of this worker are busy."""
         await self.send(client, request)
         return await asyncio.get_running_loop().sock_recv(client, 1 << 16)
+
+    async def read_until(self, client: socket.socket, end: bytes) -> bytes:
+        """What comes until it ends so."""
+        data = bytearray()
+        while not data.endswith(end):
+            data += await self.read(client, 1)
+        return bytes(data)
 
     async def read_all(self, client: socket.socket) -> bytes:
         """What comes until the other side closes."""
@@ -143,6 +154,9 @@ async def working(path: str, table: CommandTable, **settings: Any) -> AsyncItera
         watch.client.close()
         for client in worker.clients:
             client.close()
+        for session in list(worker.relay.sessions):
+            session.close()
+        worker.relay.lane_pool.close()
 
 
 @contextlib.contextmanager

@@ -118,11 +118,12 @@ def test_a_user_without_the_right_is_refused_by_lane(socket_path: str, traced_ta
             watch.client.execute_command("ACL", "SETUSER", "ann", "resetkeys", "~ann:*", "-del")
             client, other = await anns(worker, watch)
             await worker.riders(watch)
-            before = watch.carried(**ANN)
-            assert await worker.say(client, command("SET", "ann:1", "x")) == OK
-            assert (await worker.say(client, command("GET", "bob:1"))).startswith(b"-NOPERM ")
-            assert (await worker.say(other, command("DEL", "ann:1"))).startswith(b"-NOPERM ")
-            assert watch.carried(**ANN) == before + 3
+            before = watch.bytes_carried(**ANN)
+            requests = command("SET", "ann:1", "x"), command("GET", "bob:1"), command("DEL", "ann:1")
+            assert await worker.say(client, requests[0]) == OK
+            assert (await worker.say(client, requests[1])).startswith(b"-NOPERM ")
+            assert (await worker.say(other, requests[2])).startswith(b"-NOPERM ")
+            assert watch.bytes_carried(**ANN) == before + len(b"".join(requests))
 
     uvloop.run(run())
 
@@ -133,10 +134,10 @@ def test_a_right_taken_away_is_away_on_the_lane_at_once(socket_path: str, traced
             client, other = await anns(worker, watch)
             assert await worker.say(client, command("GET", "a")) == b"$-1\r\n"
             watch.client.execute_command("ACL", "SETUSER", "ann", "-get")
-            before = watch.carried(**ANN)
+            before = watch.bytes_carried(**ANN)
             for one in (client, other):
                 assert (await worker.say(one, command("GET", "a"))).startswith(b"-NOPERM ")
-            assert watch.carried(**ANN) == before + 2
+            assert watch.bytes_carried(**ANN) == before + 2 * len(command("GET", "a"))
             watch.client.execute_command("ACL", "SETUSER", "ann", "+get")
             assert await worker.say(client, command("GET", "a")) == b"$-1\r\n"
 
@@ -148,10 +149,10 @@ def test_a_user_that_may_hardly_anything_has_a_lane(socket_path: str, traced_tab
         async with working(socket_path, traced_table) as (worker, watch):
             watch.client.execute_command("ACL", "SETUSER", "ann", "resetkeys", "%R~*", "-@all", "+get", "+ping")
             client, _other = await anns(worker, watch)
-            before = watch.carried(**ANN)
+            before = watch.bytes_carried(**ANN)
             assert await worker.say(client, command("GET", "a")) == b"$-1\r\n"
             assert (await worker.say(client, command("SET", "a", "1"))).startswith(b"-NOPERM ")
-            assert watch.carried(**ANN) == before + 2
+            assert watch.bytes_carried(**ANN) == before + len(lines("GET a\nSET a 1"))
 
     uvloop.run(run())
 
