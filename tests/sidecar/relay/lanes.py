@@ -89,11 +89,20 @@ class Worker(Tracing):
         await self.send(client, request)
         return await asyncio.get_running_loop().sock_recv(client, 1 << 16)
 
-    async def read_until(self, client: socket.socket, end: bytes) -> bytes:
-        """What comes until it ends so."""
+    async def read_lines(self, client: socket.socket, count: int) -> list[bytes]:
+        """The next `count` replies of one line each, without their ends."""
+        return (await self.read_until(client, b"\r\n", count)).split(b"\r\n")[:-1]
+
+    async def read_until(self, client: socket.socket, end: bytes, times: int = 1) -> bytes:
+        """What comes until `end` has come so often; nothing may follow."""
         data = bytearray()
-        while not data.endswith(end):
-            data += await self.read(client, 1)
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(PATIENCE_S):
+            while data.count(end) < times:
+                chunk = await loop.sock_recv(client, 1 << 16)
+                assert chunk, bytes(data)
+                data += chunk
+        assert data.endswith(end)
         return bytes(data)
 
     async def read_all(self, client: socket.socket) -> bytes:
