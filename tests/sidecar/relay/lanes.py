@@ -13,6 +13,7 @@ from typing import Any
 import valkey
 
 from sidecar.relay.commands import CommandTable
+from sidecar.relay.session import Session
 from tests.conftest import PATIENCE_S, Server
 from tests.sidecar.relay.traced import Tracing, command, lines
 
@@ -68,6 +69,10 @@ class Worker(Tracing):
         client = super().connect(peer, transport)
         self.clients.append(client)
         return client
+
+    def attach(self, sock: socket.socket) -> None:
+        """Serve a client whose end of the connection the test has."""
+        Session(self.relay, sock, "192.0.2.1:4999", "192.0.2.9:6379", "tcp", True)
 
     async def send(self, client: socket.socket, data: bytes) -> None:
         await asyncio.get_running_loop().sock_sendall(client, data)
