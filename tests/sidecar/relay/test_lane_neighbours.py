@@ -165,10 +165,9 @@ def test_a_churn_of_clients_that_break_off_harms_nobody(socket_path: str, traced
                     nonlocal churned
                     loop = asyncio.get_running_loop()
                     while not done.is_set():
-                        client = socket.socket()
+                        client = socket.create_connection(listener.getsockname())
                         client.setblocking(False)
-                        await loop.sock_connect(client, listener.getsockname())
-                        ours, _ = await loop.sock_accept(listener)
+                        ours, _ = listener.accept()
                         ours.setblocking(False)
                         worker.attach(ours)
                         with contextlib.suppress(ConnectionError):
