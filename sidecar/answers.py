@@ -1,7 +1,7 @@
 """What workers ask the supervisor, and its answers.
 
 Owns the requests of the link that need more than one process: CONFIG SET of what is ours, CONFIG REWRITE, who is behind
-the engine's descriptors, protected mode. It never sees a client.
+the engine's descriptors, protected mode; those about lanes it hands on. It never sees a client.
 """
 
 from __future__ import annotations
@@ -24,18 +24,21 @@ from sidecar.engine.connection import Connection, EngineError, UnreachableError
 from sidecar.engine.embedded import Engine
 from sidecar.front import Front, SettingError
 from sidecar.journal import Journal
+from sidecar.lanes import Lanes
 from sidecar.listener_settings import LISTENER_DIRECTIVES, ListenerSettings
 from sidecar.workers import Workers
 
 Body = Mapping[str, Any]
 
-OURSELVES = ("", "")
-"""Stands for our own connection where a client has its two addresses."""
+OURSELVES = ["", ""]
+"""Stands for our own connections, lanes among them, where a client has its two addresses."""
 
 _PEERS_WITHIN_S = 2.0
 _RECONNECTED_WITHIN_S = 1.0
 _LOOK_AGAIN_S = 0.01
-_CLIENT = re.compile(r"^id=(\d+) addr=(\S+) laddr=(\S+) fd=(-?\d+) name=\S* age=\d+ idle=\d+ flags=(\w+)", re.MULTILINE)
+_CLIENT = re.compile(
+    r"^id=(\d+) addr=(\S+) laddr=(\S+) fd=(-?\d+) name=\S* age=(\d+) idle=(\d+) flags=(\w+)", re.MULTILINE
+)
 
 
 class Answers:
@@ -59,6 +62,7 @@ class Answers:
         starts_open: Callable[[], bool],
     ) -> None:
         self.workers: Workers | None = None
+        self.lanes: Lanes | None = None
         self.tell_workers: Callable[[], None] = lambda: None
         self.on_engine_setting: Callable[[str, str], None] = lambda _name, _value: None
         self._front = front
@@ -79,6 +83,8 @@ class Answers:
             "rewrite": self._rewrite,
             "clients": self._clients,
             "client_ids": self._client_ids,
+            "bring_home": self._bring_home,
+            "suspend_lanes": self._suspend_lanes,
         }
 
     async def answer(self, kind: str, body: Body) -> dict[str, Any]:
@@ -96,6 +102,20 @@ class Answers:
         elif kind == "engine_settings":
             for name, value in body["values"].items():
                 self.on_engine_setting(name, value)
+        elif self.lanes is not None:
+            self.lanes.notice(kind, body)
+
+    # ---- lanes -----------------------------------------------------------------------------------------------------
+
+    async def _bring_home(self, body: Body) -> dict[str, Any]:
+        if self.lanes is not None:
+            await self.lanes.bring_home(keep=bool(body.get("keep")))
+        return {}
+
+    async def _suspend_lanes(self, _body: Body) -> dict[str, Any]:
+        return {} if self.lanes is None else {"pause": await self.lanes.suspend()}
+
+    # ---- what the engine knows -------------------------------------------------------------------------------------
 
     async def _refresh_commands(self) -> None:
         if await self._engine.refresh_commands() and self.workers is not None:
@@ -288,28 +308,36 @@ class Answers:
 
     # ---- who is who ------------------------------------------------------------------------------------------------
 
-    async def _clients(self, _body: Body) -> dict[str, Any]:
+    async def _clients(self, body: Body) -> dict[str, Any]:
+        if body.get("home"):
+            await self._bring_home({})
         return {"clients": {str(number): known for number, known in (await self._peers()).items()}}
 
-    async def _client_ids(self, _body: Body) -> dict[str, Any]:
-        """[id, address, local address, flags] of every client but ourselves, the addresses true where we know them.
+    async def _client_ids(self, body: Body) -> dict[str, Any]:
+        """[id, address, local address, flags, age, idle time] of every client, true where we know it better.
 
-        An error where the engine does not tell us: we must not answer that there is nobody.
+        spared: the ids of our own connections, where CLIENT KILL knows NOT-ID. An error where the engine does not tell
+        us: we must not answer that there is nobody.
         """
+        if body.get("home"):
+            await self._bring_home({})
         try:
             listed = str(await self._call("CLIENT", "LIST"))
         except (EngineError, UnreachableError) as error:
             return {"error": str(error)}
         known = await self._peers()
-        return {
-            "clients": [
-                [identifier, *known.get(int(number), (address, local)), flags]
-                for identifier, address, local, number, flags in _CLIENT.findall(listed)
-                if known.get(int(number)) != OURSELVES
-            ]
-        }
+        clients: list[list[Any]] = []
+        spared = []
+        for identifier, address, local, number, age, idle, flags in _CLIENT.findall(listed):
+            peer = known.get(int(number), [address, local])
+            if peer == OURSELVES:
+                spared.append(identifier)
+            else:
+                age_s, idle_s = peer[2:4] or (int(age), int(idle))
+                clients.append([identifier, *peer[:2], flags, age_s, idle_s])
+        return {"clients": clients, "spared": spared if self._engine.spares_by_id else []}
 
-    async def _peers(self) -> dict[int, tuple[str, str]]:
+    async def _peers(self) -> dict[int, list[Any]]:
         child = self._engine.child
         if child is None or self.workers is None:
             return {}

@@ -20,11 +20,21 @@ from sidecar.listener_settings import LISTENER_DIRECTIVES, ListenerSettings, is_
 from sidecar.listeners import Listener, ListenError
 from sidecar.processes import open_files_limit, raise_open_files
 
-# The engine's descriptors beside its clients', and its CONFIG_MIN_RESERVED_FDS; ours beside the clients'.
-RESERVED_FILES = 64
+# Connections that sessions share: of one worker, and of all.
+_LANES_OF_A_WORKER = 32
+_LANES_OF_ALL = 96
 
-# Our own connection, and one for whoever comes while the engine still holds a closed one.
-ENGINE_SPARE_CLIENTS = 32
+# The engine's descriptors beside its clients', and its CONFIG_MIN_RESERVED_FDS; ours beside the clients', with lanes.
+RESERVED_FILES = 64 + _LANES_OF_A_WORKER
+
+# Our own connection, one for whoever comes while the engine still holds a closed one, and the lanes.
+ENGINE_SPARE_CLIENTS = 32 + _LANES_OF_ALL
+
+
+def lanes_most(workers: int) -> int:
+    """How many lanes each of so many workers may have: the engine has room for them beside all clients."""
+    return min(_LANES_OF_A_WORKER, _LANES_OF_ALL // workers)
+
 
 # The directive that holds the port of a transport.
 PORTS = {"tcp": "port", "tls": "tls-port"}

@@ -1,19 +1,31 @@
 """INFO and CONFIG as a client of our port sees them.
 
-Owns the corrections of the engine's answers: it has no port, a limit of clients above ours, and our own connection
-among its clients. Never asks the engine. settings is always the workers' `settings`; config_values is what CONFIG GET
-shows for the directives that are ours.
+Owns the corrections of the engine's answers: it has no port, a limit of clients above ours, our own connections among
+its clients, and clients that have none to it. Never asks the engine. settings is always the workers' `settings`;
+config_values is what CONFIG GET shows for the directives that are ours.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 
-def our_info(text: bytes, settings: Mapping[str, Any], rejected: int) -> bytes:
-    """INFO's text. rejected: connections that our workers refused; the engine never refuses one."""
+class Tally(NamedTuple):
+    """What all workers have counted of their clients, in the engine's place.
+
+    received, rejected: connections that were accepted as clients, and refused, since the start or CONFIG RESETSTAT.
+    unmatched: clients minus connections to the engine that are theirs or ours to share.
+    """
+
+    received: int
+    rejected: int
+    unmatched: int
+
+
+def our_info(text: bytes, settings: Mapping[str, Any], tally: Tally) -> bytes:
+    """INFO's text."""
     lines = []
     for line in text.split(b"\r\n"):
         name, colon, value = line.partition(b":")
@@ -28,9 +40,12 @@ def our_info(text: bytes, settings: Mapping[str, Any], rejected: int) -> bytes:
         elif name == b"maxclients":
             lines.append(b"maxclients:%d" % settings["maxclients"])
         elif name == b"connected_clients":
-            lines.append(b"connected_clients:%d" % max(0, int(value) - settings["own_connections"]))
-        elif name == b"rejected_connections":
-            lines.append(b"rejected_connections:%d" % rejected)
+            clients = int(value) - settings["own_connections"] + tally.unmatched
+            lines.append(b"connected_clients:%d" % max(0, clients))
+        elif name == b"total_connections_received":
+            lines.append(b"total_connections_received:%d" % tally.received)
+        elif name == b"rejected_connections":  # the engine never refuses one
+            lines.append(b"rejected_connections:%d" % tally.rejected)
         elif name.startswith(b"listener"):  # the engine has one: its Unix socket
             listeners = enumerate(settings["info_listeners"])
             lines.extend(b"listener%d:%b" % (i, listener.encode()) for i, listener in listeners)

@@ -94,6 +94,18 @@ class SidecarSettings:
         "auto",
         "Format of the log: one JSON object a line, or text for people. auto: console on a terminal, json elsewhere.",
     )
+    lanes: bool = _setting(
+        Switch("on", "off"),
+        True,
+        "Carry stateless commands of many clients over a few shared connections to the engine. "
+        "off: every client has a connection of its own to the engine, always.",
+    )
+    home_timeout: float = _setting(
+        Seconds(86400),
+        60.0,
+        "Seconds after which a client's own connection to the engine is closed when it has not been needed; it is "
+        "opened again when it is. 0: never. Of no effect with lanes off.",
+    )
     ledger: bool = _setting(Switch("on", "off"), True, "Count and time every command.")
     slow_threshold: float | None = _setting(
         Milliseconds(3600),

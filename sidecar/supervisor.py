@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +22,7 @@ from sidecar.answers import Answers
 from sidecar.conf import ConfigurationError, encode
 from sidecar.configuration import Configuration
 from sidecar.control.port import HttpPort
+from sidecar.counts import ConnectionCounts
 from sidecar.daemon import DEFAULT_PIDFILE, Notifier, PidFile, go_to_background, supervisor_kind
 from sidecar.engine.commandtable import Table
 from sidecar.engine.datalock import DataLock, FolderTakenError
@@ -28,8 +30,9 @@ from sidecar.engine.embedded import End, Engine
 from sidecar.engine.folder import PrivateFolder
 from sidecar.engine.info import EngineInfo, View
 from sidecar.exports import Exports
-from sidecar.front import Front
+from sidecar.front import Front, lanes_most
 from sidecar.journal import Journal, Level
+from sidecar.lanes import Lanes
 from sidecar.launch import Launch
 from sidecar.listener_settings import LISTENER_DIRECTIVES
 from sidecar.listeners import ListenError
@@ -37,7 +40,7 @@ from sidecar.processes import Children, share_open_files
 from sidecar.slowlog import SlowLog
 from sidecar.status import Status
 from sidecar.worker_process import WorkerProcess
-from sidecar.workers import ConnectionCounts, Workers
+from sidecar.workers import Workers
 from telemetry.exemplars import Exemplars
 from telemetry.otlp import settings as otlp_settings
 from telemetry.totals import Totals
@@ -145,6 +148,7 @@ class Supervisor:
         self._totals = Totals()
         self._export_settings, self._export_warnings = otlp_settings.read(os.environ)
         self._http = HttpPort(journal)
+        self._lanes: Lanes | None = None
         self._folder: PrivateFolder | None = None
         self._lock: DataLock | None = None
         self._pidfile: PidFile | None = None
@@ -209,6 +213,8 @@ class Supervisor:
             self._counts,
         )
         self._answers.workers = self._workers
+        if configuration.sidecar.lanes:
+            self._lanes = self._answers.lanes = Lanes(self._engine, self._workers, self._journal)
         self._answers.tell_workers = lambda: self._workers.tell("update", self._settings())
         self._answers.on_engine_setting = self._engine_setting
         self._front.certificates.on_change = self._certificates_changed
@@ -276,6 +282,8 @@ class Supervisor:
             raise
         finally:
             self._status.stopping = True
+            if self._lanes is not None:
+                self._lanes.stop()
             await self._workers.stop()
             await self._exports.stop()
             for helper in helpers:
@@ -343,6 +351,11 @@ class Supervisor:
     def engine_waits(self) -> None:
         """As with Valkey, clients are served until the engine can end: one may say SHUTDOWN ABORT or SCRIPT KILL."""
         self._serve_on()
+
+    def engine_told(self, info: Mapping[str, str]) -> None:
+        """It says whether it pauses clients."""
+        if self._lanes is not None:
+            self._lanes.saw_info(info)
 
     def _engine_setting(self, name: str, value: str) -> None:
         """A setting of the engine's has changed at run time."""
@@ -414,24 +427,28 @@ class Supervisor:
             "auth_required": self._launch.auth_required(),
             "engine_timeout": configuration.sidecar.engine_timeout,
             "ledger": configuration.sidecar.ledger,
+            "lanes": configuration.sidecar.lanes,
+            "home_timeout": configuration.sidecar.home_timeout,
             "enable_debug_command": configuration.enable_debug_command,
             "enable_protected_configs": configuration.enable_protected_configs,
             "enable_module_command": configuration.enable_module_command,
             "config_file": configuration.file or "",
             "own_connections": 1,
+            "lanes_most": lanes_most(configuration.workers),
             "injected": self._launch.injected(),
         }
         return {"settings": settings, "config_values": self._front.settings.config_values()}
 
     def _view(self) -> View:
         told = self._settings()
-        return View(told["settings"], told["config_values"], self._counts.rejected())
+        return View(told["settings"], told["config_values"], self._counts.tally())
 
     def _configure(self, index: int) -> tuple[dict[str, Any], list[int]]:
         assert self._folder is not None
         body = {
             **self._settings(),
             "worker": index,
+            "lanes_suspended": self._lanes is not None and self._lanes.suspended,
             "engine_socket": self._folder.socket,
             "listeners": [listener.describe() for listener in self._front.listeners],
             "trace_context": self._configuration.sidecar.trace_context,

@@ -9,22 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import mmap
 import os
 import signal
 import socket
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from sidecar.counts import ConnectionCounts
 from sidecar.journal import Journal
 from sidecar.link import Link
 from sidecar.processes import Child, Children
 from sidecar.worker_process import WorkerProcess, spawn_worker
 from telemetry import spanpacket
-
-MOST_WORKERS = 64
-_SLOT_BYTES = 8
 
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MOST_S = 5.0
@@ -50,28 +46,6 @@ class Figures(Protocol):
     def apply(self, worker: int, frame: bytes) -> None: ...
 
     def worker_gone(self, worker: int) -> None: ...
-
-
-class ConnectionCounts:
-    """How many clients each worker has, and how many it refused, in memory that all of them share.
-
-    That is how maxclients holds for all, and how INFO shows what all of them refused. First come the slots of the
-    former (64-bit, one per worker), then those of the latter.
-    """
-
-    def __init__(self) -> None:
-        size = 2 * MOST_WORKERS * _SLOT_BYTES
-        self.fd = os.memfd_create("valkey-sidecar-clients", os.MFD_CLOEXEC)
-        os.ftruncate(self.fd, size)
-        self._slots = mmap.mmap(self.fd, size)
-
-    def rejected(self) -> int:
-        """Clients refused by all workers, since the start or CONFIG RESETSTAT."""
-        return sum(struct.unpack_from(f"={MOST_WORKERS}q", self._slots, MOST_WORKERS * _SLOT_BYTES))
-
-    def clear(self, index: int) -> None:
-        """A worker died, and its clients' connections with it."""
-        self._slots[index * _SLOT_BYTES : (index + 1) * _SLOT_BYTES] = bytes(_SLOT_BYTES)
 
 
 class Worker:
@@ -167,11 +141,21 @@ class Workers:
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return [answer for answer in answers if isinstance(answer, dict)]
 
-    async def peers(self, within_s: float) -> dict[int, tuple[str, str]]:
-        """Of every session: the inode of its socket to the engine, and the addresses of both ends of its client's."""
+    async def order(self, kind: str, body: Mapping[str, Any], within_s: float) -> None:
+        """Have all of them do something, and wait for those that serve clients to say that it is done."""
+        for worker in self._workers.values():
+            if worker.link is not None and not worker.ready:
+                worker.link.send(kind, dict(body))
+        await self.ask(kind, body, within_s)
+
+    async def peers(self, within_s: float) -> dict[int, list[Any]]:
+        """What the engine does not see of who is behind a connection to it, by the inode of our end.
+
+        For a session: the addresses of both ends of its client's connection; with lanes also its age and idle time
+        (seconds) and its last command. For a lane: two empty addresses.
+        """
         answers = await self.ask("peers", {}, within_s)
-        rows = itertools.chain(*(answer["peers"] for answer in answers))
-        return {int(inode): (str(peer), str(local)) for inode, peer, local in rows}
+        return {int(inode): known for answer in answers for inode, *known in answer["peers"]}
 
     async def stop(self) -> None:
         """Have them write their last figures, close every session and end."""

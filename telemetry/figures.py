@@ -23,6 +23,7 @@ from telemetry.totals import Histogram, Totals
 Values = tuple[str | bool, ...]
 """The values of an instrument's attributes, in the table's order. An empty text stands for an absent one."""
 
+_ROUTES = ("home", "lane")
 _TRANSPORTS = ("tcp", "tls", "unix")
 
 
@@ -130,6 +131,9 @@ class Figures:
         numbers[names.WORKER_RESTARTS] = [((), self._facts.worker_restarts)]
         numbers[names.ENGINE_RESTARTS] = [((), self._facts.engine_restarts)]
         numbers[names.SESSIONS_RAW] = _by_label(self._totals.counter(names.LEDGER_SESSIONS_RAW))
+        upstreams = self._totals.gauge(names.LEDGER_UPSTREAMS)
+        numbers[names.UPSTREAM_CONNECTIONS] = [((route,), upstreams.get(route, 0)) for route in _ROUTES]
+        numbers[names.LANES_BROKEN] = _by_label(self._totals.counter(names.LEDGER_LANES_BROKEN))
         numbers[names.TRACE_CONTEXTS] = _by_label(self._totals.counter(names.LEDGER_TRACE_CONTEXTS))
         self._usage.read(self._facts.processes())
         numbers[names.PROCESS_CPU_TIME] = _by_label(self._usage.cpu_s)

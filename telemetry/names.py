@@ -170,6 +170,15 @@ SESSIONS_RAW = Instrument(
     SIDECAR, "valkey.sidecar.sessions.raw", "counter", "{session}", ("reason",),
     "valkey_sidecar_sessions_raw", "", "Sessions whose bytes pass without being measured any more, by reason.",
 )  # fmt: skip
+UPSTREAM_CONNECTIONS = Instrument(
+    SIDECAR, "valkey.sidecar.upstream.connections", "updowncounter", "{connection}", ("route",),
+    "valkey_sidecar_upstream_connections", "",
+    "Connections of the workers to the engine: home (of one client), lane (shared by several).",
+)  # fmt: skip
+LANES_BROKEN = Instrument(
+    SIDECAR, "valkey.sidecar.lane.broken", "counter", "{lane}", ("reason",),
+    "valkey_sidecar_lane_broken", "", "Lanes that were lost with commands in flight, which got an error, by reason.",
+)  # fmt: skip
 TRACE_CONTEXTS = Instrument(
     SIDECAR, "valkey.sidecar.trace.contexts", "counter", "{context}", ("outcome",),
     "valkey_sidecar_trace_contexts", "", "TRACEPARENT commands, by whether they were accepted or invalid.",
@@ -211,6 +220,8 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     WORKER_RESTARTS,
     ENGINE_RESTARTS,
     SESSIONS_RAW,
+    UPSTREAM_CONNECTIONS,
+    LANES_BROKEN,
     TRACE_CONTEXTS,
     PROCESS_CPU_TIME,
     PROCESS_MEMORY_USAGE,
@@ -224,6 +235,8 @@ LEDGER_CLOSED = "connections.closed"
 LEDGER_REJECTED = "connections.rejected"
 LEDGER_SPANS_DROPPED = "spans.dropped"
 LEDGER_SESSIONS_RAW = "sessions.raw"
+LEDGER_UPSTREAMS = "upstreams"
+LEDGER_LANES_BROKEN = "lanes.broken"
 LEDGER_TRACE_CONTEXTS = "trace.contexts"
 LEDGER_CONNECTIONS = "connections"
 LEDGER_IN_FLIGHT = "commands.in_flight"

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,6 +28,9 @@ _CONNECT_RETRY_MOST_S = 0.1
 _POLL_S = 1.0
 # Between two looks at least.
 _LOOK_APART_S = 0.05
+
+_SECTIONS = ("server", "clients", "replication", "persistence")
+_NOT_ID_SINCE = 9
 
 # What the engine logs when somebody copies from it, or its role changes.
 _ROLES = ("Replica ", "PRIMARY MODE", "REPLICAOF ", "FAILOVER ", "Failover ")
@@ -60,6 +63,9 @@ class Observer(Protocol):
 
     def engine_waits(self) -> None:
         """Asked to end, it waits for its replicas or a script, and goes on answering. May be told repeatedly."""
+
+    def engine_told(self, info: Mapping[str, str]) -> None:
+        """What INFO says of its clients, the server, replication and persistence: about once a second."""
 
 
 @dataclass
@@ -99,6 +105,8 @@ class Engine:
         self.ready = False
         self.reason = "the engine is starting"
         self.version = ""
+        self.spares_by_id = False
+        """Whether its CLIENT KILL has NOT-ID: Valkey's, from 9.0 on."""
         self.child: Child | None = None
         self.connection: Connection | None = None
         self.table: commandtable.Table | None = None
@@ -305,7 +313,9 @@ class Engine:
     async def _learn_version(self, connection: Connection) -> None:
         with contextlib.suppress(EngineError):
             info = parse_info(str(await connection.call("INFO", "server")))
-            self.version = info.get("valkey_version") or info.get("redis_version", "")
+            valkey = info.get("valkey_version", "")
+            self.version = valkey or info.get("redis_version", "")
+            self.spares_by_id = valkey.partition(".")[0].isdigit() and int(valkey.partition(".")[0]) >= _NOT_ID_SINCE
 
     async def _learn_commands(self, connection: Connection) -> None:
         try:
@@ -364,12 +374,17 @@ class Engine:
             return
 
     async def _poll(self, connection: Connection) -> None:
-        """Now and once a second: is it loading (as a replica it may), who copies from it, does it save and where."""
+        """Now and once a second: is it loading (as a replica it may), who copies from it, does it save and where.
+
+        Also whether it pauses its clients.
+        """
         while True:
             self._look.clear()
             try:
-                info = parse_info(str(await connection.call("INFO", "replication", "persistence")))
+                info = parse_info(str(await connection.call("INFO", *_SECTIONS)))
                 self.policy.saw_info(info)
+                if self._observer is not None:
+                    self._observer.engine_told(info)
                 if self.policy.asks_for_files:
                     with contextlib.suppress(EngineError):
                         pairs = await connection.call("CONFIG", "GET", *FILES)

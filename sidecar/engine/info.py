@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sidecar.engine.connection import Connection, EngineError, UnreachableError
 from sidecar.engine.embedded import Engine
-from sidecar.info_view import our_config, our_info
+from sidecar.info_view import Tally, our_config, our_info
 from sidecar.journal import Journal
 from sidecar.processes import Child
 
@@ -46,7 +46,7 @@ class View(NamedTuple):
 
     settings: Mapping[str, Any]
     config_values: Mapping[str, str]
-    rejected: int
+    tally: Tally
 
 
 class _Reading(NamedTuple):
@@ -171,7 +171,7 @@ class EngineInfo:
             return
         self._cuts = 0
         view = self._view()
-        raw = our_info(str(text).encode("utf-8", "surrogateescape"), view.settings, view.rejected)
+        raw = our_info(str(text).encode("utf-8", "surrogateescape"), view.settings, view.tally)
         info = Info.parse(raw.decode("utf-8", "replace"))
         self._keep(child, dict(zip(questions, answers, strict=True)))
         for question, answer in self._beside[1].items():

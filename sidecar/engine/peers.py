@@ -13,6 +13,9 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+_Known = TypeVar("_Known")
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
@@ -78,11 +81,11 @@ def descriptors(pid: int) -> dict[int, int]:
     return found
 
 
-def by_descriptor(pid: int, ours: Mapping[int, tuple[str, str]]) -> dict[int, tuple[str, str]]:
+def by_descriptor(pid: int, ours: Mapping[int, _Known]) -> dict[int, _Known]:
     """For the engine's descriptor numbers: what `ours` says of the inode of our end. Raises OSError."""
     peers = peer_inodes()
     numbers = descriptors(pid)
-    found: dict[int, tuple[str, str]] = {}
+    found: dict[int, _Known] = {}
     for inode, known in ours.items():
         number = numbers.get(peers.get(inode, 0))
         if number is not None:

@@ -1,6 +1,7 @@
-"""Who is who for clients: CLIENT LIST, INFO and KILL with true addresses, where the engine knows only its Unix socket.
+"""Who is who for clients: CLIENT LIST, INFO and KILL as if the engine listened itself, and shared no connection.
 
-Owns the addresses in these commands and in their replies; who is behind which of the engine's clients the
+Owns what these commands and their replies say of a client that the engine cannot know (its addresses; with lanes its
+age and what it did last), and that our own connections are no clients; who is behind which of the engine's clients the
 supervisor knows. It never judges options of its own: what the engine would refuse, it gets as it came.
 """
 
@@ -9,12 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
-from sidecar.link import Link
+from sidecar.link import Body, Link
+from sidecar.relay.commands import OTHER
 from sidecar.relay.plan import Plan, encode, word
 
-Peers = dict[str, list[str]]
-"""By the engine's descriptor, a client's address and the one that it came to, both "" for ourselves."""
+Peers = dict[str, list[Any]]
+"""By the engine's descriptor, a client's address and the one that it came to, both "" for our own connections.
+
+Where there are lanes also the client's age and idle time, in seconds, and the name of its last command.
+"""
 
 _ID_DIGITS = 19
 """The engine's ids are 64-bit numbers."""
@@ -36,13 +42,19 @@ _OPTIONS: dict[bytes, Callable[[_Client, bytes], bool]] = {
     b"not-laddr": lambda client, wanted: client.local != wanted,
     b"not-ip": lambda client, wanted: host_of(client.address) != wanted,
     b"not-flags": lambda client, wanted: not client.has_flags(wanted),
+    b"maxage": lambda client, wanted: client.age_s >= int(wanted),
+    b"idle": lambda client, wanted: client.idle_s >= int(wanted),
 }
 """Whether a client meets an option of CLIENT LIST and CLIENT KILL that the engine would judge by its Unix socket."""
+
+_OF_TIME = frozenset({b"maxage", b"idle"})
+"""Those that the engine judges rightly where there are no lanes: every client has had its connection all the time."""
 
 _FLAGS = frozenset(b"OSMPxbtRBdcuAUreTIiEN")
 """What Valkey takes for flags (networking.c, validateClientFlagFilter)."""
 
-_ADDRESS = re.compile(rb"(^|\s)addr=\S+ laddr=\S+ fd=(-?\d+)(?:( name=\S* age=\d+ idle=\d+ flags=)(\w+))?")
+_ADDRESS = re.compile(rb"(^|\s)addr=\S+ laddr=\S+ fd=(-?\d+)(?:( name=\S*)( age=\d+ idle=\d+)( flags=)(\w+))?")
+_COMMAND = re.compile(rb"(?<= cmd=)\S+")
 
 
 def host_of(address: bytes) -> bytes:
@@ -83,19 +95,28 @@ def _only(reply: bytes, ids: list[bytes]) -> bytes:
 
 
 def _true_line(line: bytes, peers: Peers) -> bytes:
-    """A line of CLIENT LIST; nothing for our own connection, which the supervisor gives no address."""
+    """A line of CLIENT LIST; nothing for our own connections, which the supervisor gives no address."""
     match = _ADDRESS.search(line)
     peer = None if match is None else peers.get(match[2].decode())
     if match is None or peer is None:
         return line
-    begin, number, between, flags = match.groups()
+    begin, number, name, times, between, flags = match.groups()
     address, local = peer[0].encode(), peer[1].encode()
     if not address:
         return b""
+    rest = line[match.end() :]
+    if len(peer) > 2:
+        times = b" age=%d idle=%d" % (peer[2], peer[3])
+        rest = _COMMAND.sub(_command_shown(peer[4]), rest, count=1)
     shown = b"%baddr=%b laddr=%b fd=%b" % (begin, address, local, number)
-    if between is not None:
-        shown += between + _true_flags(flags, address)
-    return line[: match.start()] + shown + line[match.end() :]
+    if name is not None:
+        shown += name + times + between + _true_flags(flags, address)
+    return line[: match.start()] + shown + rest
+
+
+def _command_shown(name: str) -> bytes:
+    """A command of the table as CLIENT LIST spells it: `config|get`."""
+    return b"NULL" if name in ("", OTHER) else name.lower().replace(" ", "|").encode()
 
 
 @dataclass(frozen=True)
@@ -105,11 +126,13 @@ class _Client:
     address: bytes
     local: bytes
     flags: bytes
+    age_s: int
+    idle_s: int
 
     @classmethod
-    def of(cls, address: str, local: str, flags: str) -> _Client:
-        """From what the supervisor says: true addresses, the engine's flags."""
-        return cls(address.encode(), local.encode(), _true_flags(flags.encode(), address.encode()))
+    def of(cls, address: str, local: str, flags: str, age_s: int, idle_s: int) -> _Client:
+        """From what the supervisor says: true addresses and times, the engine's flags."""
+        return cls(address.encode(), local.encode(), _true_flags(flags.encode(), address.encode()), age_s, idle_s)
 
     def has_flags(self, wanted: bytes) -> bool:
         flags = frozenset(self.flags)
@@ -118,16 +141,18 @@ class _Client:
 
 
 class Clients:
-    """Asks the supervisor over the link."""
+    """Asks the supervisor over the link. settings is the live dict of the worker's settings."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, settings: Body) -> None:
         self._link = link
+        self._settings = settings
 
     async def listed(self, args: list[bytes]) -> Plan:
         """CLIENT LIST or CLIENT INFO."""
         # Before and after: who asks may be gone when the reply is there, who came since is not known yet.
-        before = await self._peers()
-        filters = _filters(args)
+        # Who asks only for itself asks over its own connection.
+        before = await self._peers(home=word(args[1]) == b"list")
+        filters = _filters(args, lanes=self._settings["lanes"])
         if filters is None or not filters.ours:
             return Plan(transform=lambda reply: self._true_addresses(reply, before))
         wanted, error = await self._ids(filters.ours)
@@ -140,8 +165,9 @@ class Clients:
 
         return Plan(encode([*args[:2], *filters.others, *ids]), filtered)
 
-    async def _peers(self) -> Peers:
-        peers: Peers = (await self._link.request("clients"))["clients"]
+    async def _peers(self, *, home: bool = False) -> Peers:
+        """home: first every client gets its own connection to the engine."""
+        peers: Peers = (await self._link.request("clients", {"home": home}))["clients"]
         return peers
 
     async def _true_addresses(self, reply: bytes, before: Peers) -> bytes:
@@ -152,27 +178,44 @@ class Clients:
         peers = {**before, **await self._peers()}
         return as_text(reply, b"".join(_true_line(line, peers) for line in text.splitlines(keepends=True)))
 
-    def killed(self, args: list[bytes], *, trusted: bool) -> Awaitable[Plan] | None:
+    def killed(self, args: list[bytes], *, trusted: bool) -> Awaitable[Plan | None] | None:
         """CLIENT KILL in either form; None: the engine knows whom it means.
 
         trusted: the engine takes more than ten arguments from this client, as it has authenticated or need not.
         """
         if len(args) == 3:
             return self._kill_address(args)
-        filters = _filters(args)
-        if filters is None or not filters.ours:
+        filters = _filters(args, lanes=self._settings["lanes"])
+        if filters is None:
             return None
-        return self._kill_ids(args, filters, trusted)
+        if filters.ours:
+            return self._kill_ids(args, filters, trusted)
+        return self._kill_judged(args, filters, trusted)
+
+    async def _kill_judged(self, args: list[bytes], filters: _Filters, trusted: bool) -> Plan | None:
+        """CLIENT KILL with filters that the engine judges: it must spare our own connections, if it knows how to."""
+        if filters.ids is not None:  # they are not among these
+            if self._settings["lanes"]:
+                await self._link.request("bring_home", {"keep": False})
+            return None
+        answer = await self._link.request("client_ids", {"home": True})
+        spared = [identifier.encode() for identifier in answer.get("spared", [])]
+        if not spared:
+            return None
+        words = [*args, b"NOT-ID", *spared]
+        if not trusted and len(words) > _UNAUTHENTICATED_MOST:
+            return Plan(encode([*args[:2], b"ID", *_NOBODY]), _unless_refused(_ASK_AGAIN))
+        return Plan(encode(words))
 
     async def _kill_address(self, args: list[bytes]) -> Plan:
         """CLIENT KILL ip:port, the old form: OK, or an error when there is no such client."""
-        ids, error = await self._ids({b"addr": args[2]})
+        ids, error = await self._ids({b"addr": args[2]}, home=True)
         request = encode([*args[:2], b"ID", *(ids[:1] or _NOBODY), b"SKIPME", b"no"])
         return Plan(request, _unless_refused(_cannot_tell(error)) if error else _old_form)
 
     async def _kill_ids(self, args: list[bytes], filters: _Filters, trusted: bool) -> Plan:
         """CLIENT KILL with filters that are ours to judge: the engine gets ids instead."""
-        ids, error = await self._ids(filters.ours)
+        ids, error = await self._ids(filters.ours, home=True)
         if filters.ids is not None:
             ids = [identifier for identifier in ids if int(identifier) in filters.ids]
         words = [*args[:2], *filters.others, b"ID", *(ids or _NOBODY)]
@@ -180,10 +223,10 @@ class Clients:
             return Plan(encode([*args[:2], b"ID", *_NOBODY]), _unless_refused(_ASK_AGAIN))
         return Plan(encode(words), _unless_refused(_cannot_tell(error)) if error else None)
 
-    async def _ids(self, wanted: dict[bytes, bytes]) -> tuple[list[bytes], str]:
+    async def _ids(self, wanted: dict[bytes, bytes], *, home: bool = False) -> tuple[list[bytes], str]:
         """The engine's ids of the clients that are wanted (by option of CLIENT LIST); or why they are not known."""
-        answer = await self._link.request("client_ids")
-        clients: list[list[str]] = answer.get("clients", [])
+        answer = await self._link.request("client_ids", {"home": home})
+        clients: list[list[Any]] = answer.get("clients", [])
         found = [
             identifier.encode()
             for identifier, *words in clients
@@ -201,7 +244,7 @@ class _Filters:
     others: list[bytes]
 
 
-def _filters(args: list[bytes]) -> _Filters | None:
+def _filters(args: list[bytes], *, lanes: bool) -> _Filters | None:
     """None when they are not what the engine understands: it says so better."""
     ours: dict[bytes, bytes] = {}
     ids: set[int] | None = None
@@ -221,14 +264,28 @@ def _filters(args: list[bytes]) -> _Filters | None:
         if at == len(args):
             return None
         value = args[at]
-        is_flags = option in (b"flags", b"not-flags")
         judged = value.partition(b"\0")[0]  # a C string to the engine
-        if option in _OPTIONS and not (is_flags and not _FLAGS.issuperset(judged)):
+        if option == b"not-id":
+            others.append(args[at - 1])
+            while at < len(args) and args[at].isdigit():
+                others.append(args[at])
+                at += 1
+            continue
+        if option in _OPTIONS and _is_understood(option, judged, lanes=lanes):
             ours[option] = judged
         else:
             others += args[at - 1 : at + 1]
         at += 1
     return _Filters(ours, None if ids is None else frozenset(ids), others)
+
+
+def _is_understood(option: bytes, value: bytes, *, lanes: bool) -> bool:
+    """Whether an option that may be ours to judge is, with this value."""
+    if option in (b"flags", b"not-flags"):
+        return _FLAGS.issuperset(value)
+    if option in _OF_TIME:
+        return lanes and value.isdigit() and len(value) < _ID_DIGITS and int(value) > 0
+    return True
 
 
 def _cannot_tell(error: str) -> bytes:

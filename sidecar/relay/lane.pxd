@@ -35,6 +35,7 @@ cdef class Rider:
     cdef int send(self, const char* p, size_t n) except -1
     cdef int answer_locals(self) except -1
     cdef int abandon(self, str error_type) except -1
+    cdef int write_by(self, Lane lane) except -1
     cdef int _completed(self, ReplyFramer framer, long long now) except -1
     cdef int _deliver(self, const char* data, Py_ssize_t n) except -1
     cdef const char* _insert_locals(self, const char* unsent, const char* upto) except NULL
@@ -51,6 +52,8 @@ cdef class Lane:
     cdef size_t head
     cdef readonly size_t length
     cdef readonly bint open             # commands may go by it
+    cdef bint retired                   # it takes no commands any more, but those who wrote by it may ask it
+    cdef long long writers              # riders whose last write it carried
     cdef bint closed
     cdef long long used_ns
     cdef list waiting                   # riders whose clients are not read until the engine reads
@@ -61,6 +64,7 @@ cdef class Lane:
     cdef int _take(self, const char* data, Py_ssize_t n, long long now) except -1
     cdef int _push(self, PyObject* rider, long long count) except -1
     cdef int _pop(self) except -1
+    cdef int leave(self) except -1
     cdef int _broken(self, str reason) except -1
     cdef int _own(self, const char* p, Py_ssize_t n, bint complete) except -1
 

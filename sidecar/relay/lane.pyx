@@ -94,7 +94,7 @@ cdef class Rider:
         cdef long long now = now_ns() if self.relay.tracer.enabled else 0
         self.gone = True
         self.locals = 0
-        self.wrote = None
+        self.write_by(None)
         self.out = None
         while self.pending.length:
             entry = self.pending.front()[0]
@@ -103,6 +103,19 @@ cdef class Rider:
             self.recorder.lost(&entry, error_type, now)
             if entry.unit != NULL:
                 self.recorder.release(&entry)
+        return 0
+
+    cdef int write_by(self, Lane lane) except -1:
+        """The lane that carries a write now. The one before it need not be kept for a WAIT."""
+        cdef Lane before = self.wrote
+        if before is lane:
+            return 0
+        self.wrote = lane
+        if lane is not None:
+            lane.writers += 1
+        if before is not None:
+            before.writers -= 1
+            before.leave()
         return 0
 
     cdef int _completed(self, ReplyFramer framer, long long now) except -1:
@@ -216,18 +229,24 @@ cdef class Lane:
         return future
 
     async def wait(self, bytes request):
-        """Send a request of ours that may block, on this lane alone: nothing else goes by it any more. Its reply."""
+        """Send a request of ours that may block, on this lane alone: nothing else goes by it any more. Its reply.
+
+        The lane stays for those whose last write it carried: they may ask, too, and again.
+        """
         self.open = False
+        self.retired = True
         if self.group.lane is self:
             self.group.lane = None
         try:
-            reply = await self.ask(request)
-        except BaseException:
+            return await self.ask(request)
+        finally:
+            self.leave()
+
+    cdef int leave(self) except -1:
+        """Close a lane that takes no commands any more, if nobody needs it for a WAIT."""
+        if self.retired and self.writers == 0 and self.length == 0:
             self.close()
-            raise
-        if self.length == 0:
-            self.close()
-        return reply
+        return 0
 
     cdef int _push(self, PyObject* rider, long long count) except -1:
         cdef Run* bigger
@@ -337,6 +356,8 @@ cdef class Lane:
                 rider._deliver(unsent, p - unsent)
                 rider.owner.rode()
             unsent = p
+        if self.retired:
+            self.leave()
         self.relay.check_quiet()
         return 0
 
@@ -414,7 +435,8 @@ cdef class Group:
 
     cdef int want(self, object attributes) except -1:
         """A session with these attributes would go by lane: open one, if it is worthwhile."""
-        if self.opening or self.members < _WORTHWHILE or self.refused_until_ns > now_ns():
+        cdef Relay relay = self.lanes.relay
+        if self.opening or self.members < _WORTHWHILE or relay.lane_count >= relay.lanes_most or self.refused_until_ns > now_ns():
             return 0
         self.opening = True
         self.lanes.relay.poller.start_task(None, self._open(attributes.boarding()))

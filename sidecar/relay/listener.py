@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import mmap
-import os
 import socket
-import struct
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sidecar.counts import ClientCount
 from sidecar.link import Body, Link
 from sidecar.relay.handshake import NO_TLS, Handshake, Turns
 from sidecar.relay.session import Session
@@ -31,7 +29,6 @@ _ACCEPTS_PER_TURN = 8
 _PAUSE_S = 0.05
 """After a failed accept (no descriptors left), before the next try."""
 _COMPLAINT_INTERVAL_S = 5.0
-_SLOT = struct.Struct("=q")
 
 MAXCLIENTS_ERROR = b"-ERR max number of clients reached\r\n"
 PROTECTED_ERROR = (
@@ -47,37 +44,6 @@ PROTECTED_ERROR = (
     b" to do one of the above things in order for the server to start accepting connections from the outside."
     b"\r\n"
 )
-
-
-class ClientCount:
-    """How many clients all workers have and have refused: our part of `sidecar.workers.ConnectionCounts`."""
-
-    def __init__(self, fd: int, worker: int) -> None:
-        self._map = mmap.mmap(fd, 0)
-        os.close(fd)
-        self._half = len(self._map) // 2
-        self._offset = worker * _SLOT.size
-        self._slots = struct.Struct(f"={self._half // _SLOT.size}q")
-        self.mine = 0
-
-    def total(self) -> int:
-        """Clients of all workers."""
-        return int(sum(self._slots.unpack_from(self._map)))
-
-    def add(self, n: int) -> None:
-        self.mine += n
-        _SLOT.pack_into(self._map, self._offset, self.mine)
-
-    def rejected(self) -> int:
-        """Refused by all workers, since the start or `reset_rejected`."""
-        return int(sum(self._slots.unpack_from(self._map, self._half)))
-
-    def add_rejected(self) -> None:
-        at = self._half + self._offset
-        _SLOT.pack_into(self._map, at, _SLOT.unpack_from(self._map, at)[0] + 1)
-
-    def reset_rejected(self) -> None:
-        self._map[self._half :] = bytes(self._half)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,12 +220,13 @@ class Listener:
     def _open(self, new: _Newcomer) -> None:
         transport = "unix" if new.kind == "unix" else "tcp"
         try:
-            session = Session(self._relay, new.sock, new.peer, new.local, transport, new.is_local, new.tls)
+            Session(self._relay, new.sock, new.peer, new.local, transport, new.is_local, new.tls)
         except OSError as error:
             self._forget(new)
             self._complain(error)
             return
         self.by_kind[new.kind] += 1
+        self._count.add_received()
         self._relay.ledger.count("connections.opened")
 
     async def _ask_then_open(self, newcomer: _Newcomer) -> None:

@@ -1,6 +1,7 @@
 """What a client's own commands change about its connection: database, user, protocol, name, library.
 
-Owns reading it from their arguments; its spans show it, and another connection can be made the same. Whether the engine agrees, the route sees.
+Owns reading it from their arguments; its spans show it, and another connection can be made the same. Whether the
+engine agrees, the route sees.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ Changes = tuple[tuple[str, str | int | tuple[bytes, bytes | None]], ...]
 """Fields and their new values: database, protocol, name, lib-name, lib-ver, user ("" is the default user), and
 credentials: user and password as they were given, which are shown nowhere."""
 
-AFTER_RESET: Changes = (("name", ""), ("user", ""), ("database", 0), ("protocol", 2), ("credentials", (b"default", None)))
+AFTER_RESET: Changes = (
+    ("name", ""),
+    ("user", ""),
+    ("database", 0),
+    ("protocol", 2),
+    ("credentials", (b"default", None)),
+)
 """What RESET leaves; the library stays."""
 
 

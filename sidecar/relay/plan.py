@@ -17,7 +17,8 @@ class Plan:
 
     request: the bytes to forward, None for those that came. transform(reply): what the client gets instead of the
     engine's reply; it is not asked about ``+QUEUED``. sync: the connection becomes a replication stream when the reply
-    says so. cosmetic: `transform` does nothing but write the reply anew, which nobody needs who has left.
+    says so. blocks: it waits by nature, its time is not latency. cosmetic: `transform` does nothing but write the reply
+    anew, which nobody needs who has left.
     """
 
     __slots__ = ("blocks", "cosmetic", "request", "sync", "transform")

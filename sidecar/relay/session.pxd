@@ -44,7 +44,7 @@ cdef class Session(Owner):
     cdef bint closed
     cdef bint client_left
     cdef bint finished                   # only the client's backlog is left
-    cdef bint requesting_multi
+    cdef readonly bint requesting_multi  # the next request is part of a transaction, if nothing was refused
     cdef bint replies_off
     cdef bint skip_next
     cdef bint mode_asked                 # the request being inspected is CLIENT REPLY

@@ -15,6 +15,7 @@ class Session:
     upstream_inode: int
     connected: bool
     trusted: bool
+    requesting_multi: bool
     age_s: int
     idle_s: int
     last_command: str

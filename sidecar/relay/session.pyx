@@ -46,7 +46,8 @@ cdef double _RETRY_S = 0.01                    # between the first attempts to r
 cdef double _RETRY_MOST_S = 0.1                # between later ones: thousands of clients may wait
 
 cdef int _CROSSING_TURNS = 16                  # reads that go home after commands had to wait for the lane's replies
-cdef Py_ssize_t _RIDING_MAX = 1024             # commands in flight on a lane: deeper pipelines are as fast at home
+cdef Py_ssize_t _RIDING_MAX = 256              # commands in flight on a lane: deeper pipelines are as fast at home
+cdef size_t _UNREAD_RIDING_MAX = 1 << 30       # bytes of their replies that a client does not read
 
 cdef bytes _UNAVAILABLE = b"-LOADING valkey-sidecar: the engine does not answer, try again later\r\n"
 cdef bytes _BAD_LINE_ENDS = b"*1\r\n$1\r\nx??*?\r\n"    # an engine that does not look at line ends refuses the count
@@ -211,8 +212,6 @@ cdef class Session(Owner):
             if rider.pending.length:
                 return None
             rider.lane = lane
-        elif rider.pending.length >= _RIDING_MAX:
-            return None
         self.recorder.replies = lane.replies
         return lane
 
@@ -232,15 +231,12 @@ cdef class Session(Owner):
         return 0
 
     def wait_on_lane(self, bytes request):
-        """Send this request on the lane that carried the session's last write, which nobody uses any more then.
+        """Send this request on the lane that carried the session's last write by lane; no command goes by it any more then.
 
         An awaitable of its reply; None without such a lane.
         """
         cdef Lane lane = self.rider.wrote if self.rider is not None else None
-        if lane is None:
-            return None
-        self.rider.wrote = None
-        return None if lane.closed else lane.wait(request)
+        return None if lane is None or lane.closed else lane.wait(request)
 
     cdef int _hold(self, const char* p, Py_ssize_t n) except -1:
         """Requests wait; the first of them is taken anew from its beginning."""
@@ -302,12 +298,13 @@ cdef class Session(Owner):
             p = framer.next(p, end)
             command = framer.command
             if lane is not None:
-                if framer.event == FRAME and command != NULL and command.route & RIDES and framer.size <= LARGE_BYTES and not framer.is_inline:
+                if framer.event == FRAME and command != NULL and command.route & RIDES and framer.size <= LARGE_BYTES and not framer.is_inline \
+                        and rider.pending.length < _RIDING_MAX:
                     self.recorder.request(start, p, framer.first, framer.first_length,
                                           framer.container.id if framer.container != NULL else 0)
                     rider.expect(command.id, framer.argc - 1, framer.size, now)
                     if command.route & WRITES and rider.wrote is not lane:
-                        rider.wrote = lane
+                        rider.write_by(lane)
                     self.last = command.id
                     start = p
                     continue
@@ -654,6 +651,9 @@ cdef class Session(Owner):
 
     cdef int rode(self) except -1:
         if self.closed:
+            return 0
+        if self.client.length > _UNREAD_RIDING_MAX:
+            self.close()                       # the lane cannot wait for it
             return 0
         if self.crossing and self.rider.pending.length == 0:
             self.crossing = False

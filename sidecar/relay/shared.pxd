@@ -32,6 +32,7 @@ cdef class Relay:
     cdef readonly set sessions
     cdef readonly bint stopped
     cdef public bint lanes               # whether stateless commands of several sessions share connections
+    cdef public int lanes_most           # connections that are shared, at a time
     cdef readonly bint suspended         # nothing goes by lane now
     cdef readonly object lane_pool       # sidecar.relay.lane.Lanes
     cdef readonly long long homes        # connections of single sessions

@@ -22,6 +22,7 @@ class Relay:
     sessions: set[Session]
     stopped: bool
     lanes: bool
+    lanes_most: int
     suspended: bool
     homes: int
     lane_count: int

@@ -31,6 +31,7 @@ cdef class Relay:
         self.engine_timeout = engine_timeout
         self.sessions = set()
         self.lanes = True
+        self.lanes_most = 32
         from sidecar.relay.lane import Lanes    # late: it imports this module
         self.lane_pool = Lanes(self)
 

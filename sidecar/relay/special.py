@@ -17,10 +17,11 @@ from sidecar.info_view import our_config, our_info
 from sidecar.link import Body, Link
 from sidecar.relay.clients import Clients, as_text, host_of, text_of
 from sidecar.relay.commands import OTHER
+from sidecar.relay.lane_rules import OF_IDENTITY, LaneRules
 from sidecar.relay.plan import SILENT_PLAN, Plan, encode, word
 
 if TYPE_CHECKING:
-    from sidecar.relay.listener import ClientCount
+    from sidecar.counts import ClientCount
     from sidecar.relay.session import Session
 
 Answer = Plan | None | Awaitable[Plan | None]
@@ -96,7 +97,8 @@ class Special:
 
     def __init__(self, link: Link, settings: Body, config_values: dict[str, str], count: ClientCount) -> None:
         self._link = link
-        self._clients = Clients(link)
+        self._clients = Clients(link, settings)
+        self._lane_rules = LaneRules(link)
         self.settings = settings
         self.config_values = config_values
         self._count = count
@@ -121,6 +123,7 @@ class Special:
             "PSYNC": self._sync,
             "REPLCONF": self._replconf,
             "SYNC": self._sync,
+            **self._lane_rules.handlers,
         }
 
     def __call__(self, session: Session, name: str, args: list[bytes], request: bytes) -> Answer:
@@ -232,9 +235,15 @@ class Special:
         names = [word(name) for name in args[2::2]]
         told = {n.decode(): _text(v) for n, v in zip(names, args[3::2], strict=True) if n in TOLD}
         answer = self._config_set_plan(session, args, names)
+        if self.settings["lanes"] and OF_IDENTITY.intersection(names):
+            answer = self._at_home(answer)
         if not told:
             return answer
         return self._telling_later(answer, told) if inspect.isawaitable(answer) else self._telling(answer, told)
+
+    async def _at_home(self, answer: Answer) -> Plan | None:
+        await self._lane_rules.bring_home()
+        return await answer if inspect.isawaitable(answer) else answer
 
     async def _telling_later(self, answer: Awaitable[Plan | None], told: dict[str, str]) -> Plan:
         return self._telling(await answer, told)
@@ -308,7 +317,7 @@ class Special:
     def _config_resetstat(self, session: Session, args: list[bytes], request: bytes) -> Answer:
         def reset(reply: bytes) -> bytes:
             if reply[:1] == b"+":
-                self._count.reset_rejected()
+                self._count.reset()
             return reply
 
         return Plan(transform=reset)
@@ -341,7 +350,7 @@ class Special:
         text = text_of(reply)
         if text is None:
             return reply
-        return as_text(reply, our_info(text, self.settings, self._count.rejected()))
+        return as_text(reply, our_info(text, self.settings, self._count.tally()))
 
 
 def _is_refused(name: bytes) -> bool:

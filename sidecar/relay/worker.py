@@ -18,9 +18,11 @@ from typing import Any
 
 import uvloop
 
+from sidecar.counts import ClientCount
 from sidecar.link import Body, Link
 from sidecar.relay.commands import CommandTable
-from sidecar.relay.listener import ClientCount, Listener
+from sidecar.relay.lane_rules import HELD_FOR_LANES
+from sidecar.relay.listener import Listener
 from sidecar.relay.shared import Relay
 from sidecar.relay.special import HELD, TABLE_WITHOUT_ENGINE, Special
 from telemetry.ledger import Ledger
@@ -57,8 +59,10 @@ class Worker:
         self._relay: Relay | None = None
         self._listener: Listener | None = None
         self._special: Special | None = None
+        self._count: ClientCount | None = None
         self._renamed: dict[str, str] = {}
         self._refreshed_at = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
         self._told_ready = False
         self._trace_context = True
         self.failed = False
@@ -86,6 +90,8 @@ class Worker:
                 cron_at = now + _CRON_INTERVAL_S
                 if self._relay is not None:
                     self._relay.close_idle(self._settings["timeout"])
+                    if self._relay.lanes:
+                        self._relay.park_idle(self._settings["home_timeout"])
         if self._listener is not None:
             self._listener.close()
         if self._relay is not None:
@@ -120,22 +126,28 @@ class Worker:
             self._loop, self._table, self._ledger, self._tracer, body["engine_socket"], self._settings["engine_timeout"]
         )
         self._relay.auth_required = self._settings["auth_required"]
+        self._relay.lanes = self._settings["lanes"]
+        self._relay.lanes_most = self._settings["lanes_most"]
+        if body["lanes_suspended"]:
+            self._relay.suspend_lanes()
         self._trace_context = body["trace_context"]
         if body["tracing"] is not None:
             self._tracer.configure(body["tracing"], fds[1])
         else:
             os.close(fds[1])
-        count = ClientCount(fds[0], body["worker"])
+        self._count = count = ClientCount(fds[0], body["worker"])
         self._special = Special(self._link, self._settings, body["config_values"], count)
         self._relay.special = self._special
         self._relay.on_unknown = self._unknown
+        self._relay.on_upstreams = self._count_upstreams
         self._listener = Listener(self._relay, self._link, self._settings, count)
         self._relay.on_closed = self._listener.closed
         self._on_tls(body, [])
         self._listener.replace(_sockets(body["listeners"], fds[2:]))
 
     def _on_commands(self, body: Body, _fds: list[int]) -> None:
-        self._table.update(body["commands"] or TABLE_WITHOUT_ENGINE, HELD, self._renamed)
+        held = HELD | HELD_FOR_LANES if self._settings["lanes"] and body["commands"] else HELD
+        self._table.update(body["commands"] or TABLE_WITHOUT_ENGINE, held, self._renamed)
         if self._trace_context:
             self._table.update([("traceparent", [])])
         self._ledger.names_grew()
@@ -217,8 +229,30 @@ class Worker:
         self._link.reply(body, {})
 
     def _on_peers(self, body: Body, _fds: list[int]) -> None:
-        peers = [] if self._relay is None else [[s.upstream_inode, s.peer, s.local] for s in self._relay.sessions]
+        peers: list[list[Any]] = []
+        if self._relay is not None:
+            for s in self._relay.sessions:
+                hidden = [s.age_s, s.idle_s, s.last_command] if self._relay.lanes else []
+                peers.append([s.upstream_inode, s.peer, s.local, *hidden])
+            peers += [[inode, "", ""] for inode in self._relay.lane_inodes]
         self._link.reply(body, {"peers": peers})
+
+    def _on_suspend_lanes(self, body: Body, _fds: list[int]) -> None:
+        assert self._relay is not None
+        self._relay.suspend_lanes().add_done_callback(lambda _done: self._link.reply(body, {}))
+
+    def _on_resume_lanes(self, _body: Body, _fds: list[int]) -> None:
+        assert self._relay is not None
+        self._relay.resume_lanes()
+
+    def _on_bring_home(self, body: Body, _fds: list[int]) -> None:
+        assert self._relay is not None
+        if body["keep"]:
+            self._relay.keep_homes()
+        task = self._loop.create_task(self._relay.bring_home())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _done: self._link.reply(body, {}))
 
     def _on_stop(self, _body: Body, _fds: list[int]) -> None:
         self._link_closed()
@@ -229,6 +263,7 @@ class Worker:
         gauges: list[tuple[str, str, int]] = []
         if self._relay is not None and self._listener is not None:
             gauges = [("commands.in_flight", "", self._relay.in_flight)]
+            gauges += [("upstreams", "home", self._relay.homes), ("upstreams", "lane", self._relay.lane_count)]
             gauges += [("connections", kind, n) for kind, n in self._listener.by_kind.items()]
         for reason, dropped in self._tracer.take_drops().items():
             self._ledger.count("spans.dropped", reason, dropped)
@@ -247,6 +282,11 @@ class Worker:
         trace = "".join(traceback.format_exception(error)) if error is not None else ""
         body = {"level": "error", "event": "worker.fault", "message": f"A fault in a worker: {context['message']}."}
         self._link.send("log", {**body, "attributes": {"traceback": trace[-8000:]}})
+
+    def _count_upstreams(self) -> None:
+        assert self._relay is not None
+        assert self._count is not None
+        self._count.set_unmatched(self._relay.unmatched)
 
     def _unknown(self) -> None:
         now = self._loop.time()

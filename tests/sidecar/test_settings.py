@@ -92,6 +92,8 @@ def test_every_setting_is_read_from_each_source(tmp_path: Path) -> None:
         "http-bind": ('"* -::*"', ("*", "-::*")),
         "protected-mode": ("no", False),
         "log-format": ("Console", "console"),
+        "lanes": ("off", False),
+        "home-timeout": ("0.5", 0.5),
         "ledger": ("off", False),
         "slow-threshold": ("500us", 0.0005),
         "trace-context": ("off", False),

@@ -1,17 +1,16 @@
 from __future__ import annotations
 
 import asyncio
-import mmap
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sidecar.counts import ConnectionCounts
 from sidecar.journal import Journal
 from sidecar.processes import Children
-from sidecar.workers import ConnectionCounts, Workers
+from sidecar.workers import Workers
 
 
 class Recorder:
@@ -65,11 +64,3 @@ def test_a_worker_that_dies_before_it_is_ready_is_replaced_with_growing_delay(
         assert children.alive == []
 
     asyncio.run(main())
-
-
-def test_only_the_dead_workers_clients_are_forgotten() -> None:
-    counts = ConnectionCounts()
-    shared = mmap.mmap(counts.fd, 64 * 8)
-    struct.pack_into("=qq", shared, 0, 5, 7)
-    counts.clear(0)
-    assert struct.unpack_from("=qq", shared) == (0, 7)

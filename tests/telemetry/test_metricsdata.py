@@ -208,6 +208,7 @@ def test_delta_shows_what_was_added_since_the_last_collection() -> None:
     assert server.collect().keys() == {
         "valkey.command.in_flight",
         "valkey.client.connections",
+        "valkey.sidecar.upstream.connections",
         "valkey.command.rate",
     }
 

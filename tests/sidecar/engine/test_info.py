@@ -13,6 +13,7 @@ import pytest
 
 from sidecar.engine.connection import Connection
 from sidecar.engine.info import EngineInfo, View
+from sidecar.info_view import Tally
 from sidecar.journal import Journal
 
 _SETTINGS: dict[str, Any] = {
@@ -35,7 +36,9 @@ class Watched:
         self.said: list[str] = []
         self.journal.attach(lambda _when, _level, event, *_rest: self.said.append(event))
         self.engine: Any = SimpleNamespace(child=SimpleNamespace(code=None), connection=None)
-        self.info = EngineInfo(self.engine, self.journal, lambda: View(_SETTINGS, {"maxclients": "50"}, 3))
+        self.info = EngineInfo(
+            self.engine, self.journal, lambda: View(_SETTINGS, {"maxclients": "50"}, Tally(41, 3, 2))
+        )
 
     async def connect(self) -> Connection:
         self.engine.connection = await Connection.open(self.path)
@@ -52,7 +55,8 @@ def test_points_are_those_of_a_client_of_our_port(bare_engine: Callable[..., str
         await watched.connect()
         await watched.info.refresh()
         found = watched.points()
-        assert found["redis.clients.connected"] == 0
+        assert found["redis.clients.connected"] == 2
+        assert found["redis.connections.received"] == 41
         assert found["redis.connections.rejected"] == 3
         assert found["redis.uptime"] >= 0
         latest = watched.info.latest()
@@ -148,7 +152,7 @@ def test_a_fault_of_ours_takes_only_the_figures(
     async def main() -> None:
         watched = Watched(bare_engine())
         await watched.connect()
-        monkeypatch.setattr(watched.info, "_view", lambda: View({}, {}, 0))
+        monkeypatch.setattr(watched.info, "_view", lambda: View({}, {}, Tally(0, 0, 0)))
         await watched.info.refresh()
         assert watched.info.latest() is None
         assert watched.said == ["engine.metrics_off"]

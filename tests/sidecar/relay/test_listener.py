@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from sidecar.counts import ClientCount, ConnectionCounts
 from sidecar.relay import listener as listener_module
 from sidecar.relay.commands import CommandTable
-from sidecar.relay.listener import PROTECTED_ERROR, ClientCount, Listener
+from sidecar.relay.listener import PROTECTED_ERROR, Listener
 from sidecar.relay.shared import Relay
-from sidecar.workers import ConnectionCounts
 from telemetry.ledger import Ledger
 from telemetry.spans import Tracer
 from tests.conftest import PATIENCE_S, Start, receive

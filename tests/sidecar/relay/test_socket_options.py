@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from sidecar.counts import ClientCount, ConnectionCounts
 from sidecar.relay.commands import CommandTable
-from sidecar.relay.listener import ClientCount, Listener
+from sidecar.relay.listener import Listener
 from sidecar.relay.shared import Relay
-from sidecar.workers import ConnectionCounts
 from telemetry.ledger import Ledger
 from telemetry.spans import Tracer
 

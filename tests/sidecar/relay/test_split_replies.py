@@ -15,14 +15,13 @@ from typing import Any
 import pytest
 import uvloop
 
+from sidecar.counts import ClientCount, ConnectionCounts
 from sidecar.engine import commandtable
 from sidecar.engine.connection import Connection
 from sidecar.relay.commands import CommandTable
-from sidecar.relay.listener import ClientCount
 from sidecar.relay.session import Session
 from sidecar.relay.shared import Relay
 from sidecar.relay.special import HELD, Special
-from sidecar.workers import ConnectionCounts
 from telemetry.ledger import Ledger
 from telemetry.spans import Tracer
 from tests.conftest import PATIENCE_S, Server, launch_bare
@@ -38,6 +37,7 @@ _SETTINGS = {
     "info_listeners": [],
     "maxclients": 10_000,
     "own_connections": 0,
+    "lanes": False,
     "config_file": "",
     "enable_debug_command": "yes",
     "enable_module_command": "yes",

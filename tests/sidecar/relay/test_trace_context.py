@@ -318,8 +318,8 @@ def test_the_answer_does_not_fall_into_a_message_that_is_half_out(
         server = await loop.create_unix_server(Engine, path)
         traced = Tracing(path, traced_table)
         with traced.connect() as client:
-            engine = await engines
             await loop.sock_sendall(client, lines("HELLO 3"))
+            engine = await engines
             engine.write(b"%1\r\n$5\r\nproto\r\n:3\r\n")
             await received(client, b":3\r\n")
             await loop.sock_sendall(client, lines("SUBSCRIBE c"))

@@ -13,15 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar import tracing
+from sidecar.counts import ClientCount, ConnectionCounts
 from sidecar.engine import commandtable
 from sidecar.engine.connection import Connection
 from sidecar.relay.commands import CommandTable
-from sidecar.relay.listener import ClientCount
 from sidecar.relay.session import Session
 from sidecar.relay.shared import Relay
 from sidecar.relay.special import HELD, Special
 from sidecar.settings import SidecarSettings
-from sidecar.workers import ConnectionCounts
 from telemetry import spanpacket
 from telemetry.ledger import Ledger
 from telemetry.otlp.settings import Sampler

@@ -1,0 +1,90 @@
+"""Commands whose meaning depends on the connections to the engine, where sessions share some.
+
+Owns what must happen before such a command reaches the engine (lanes are suspended, or every client gets its own
+connection) and what the supervisor is told of its answer. It is asked only where there are lanes, and refuses nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from sidecar.link import Link
+from sidecar.relay.plan import Plan, word
+from sidecar.relay.waits import Waits
+
+if TYPE_CHECKING:
+    from sidecar.relay.session import Session
+
+HELD_FOR_LANES: frozenset[str] = frozenset(
+    {
+        "ACL DELUSER",
+        "ACL LOAD",
+        "ACL SETUSER",
+        "CLIENT PAUSE",
+        "CLIENT UNPAUSE",
+        "FAILOVER",
+        "SHUTDOWN",
+        "WAIT",
+        "WAITAOF",
+    }
+)
+"""Names of the command table that are seen whole where there are lanes, besides those of `special.py`."""
+
+OF_IDENTITY = frozenset({b"requirepass"})
+"""Settings after which a client that is logged in might not get in again."""
+
+
+class LaneRules:
+    """Decides about HELD_FOR_LANES: see `handlers`."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._waits = Waits()
+        self.handlers: dict[str, Callable[[Session, list[bytes], bytes], Plan | Awaitable[Plan | None]]] = {
+            "ACL DELUSER": self._identity_change,
+            "ACL LOAD": self._identity_change,
+            "ACL SETUSER": self._identity_change,
+            "CLIENT PAUSE": self._pause,
+            "CLIENT UNPAUSE": self._unpause,
+            "FAILOVER": self._pause,
+            "SHUTDOWN": self._pause,
+            "WAIT": self._wait,
+            "WAITAOF": self._wait,
+        }
+
+    async def bring_home(self) -> None:
+        """Who is in keeps its connection to the engine: opening another might be refused from now on."""
+        with contextlib.suppress(TimeoutError, ConnectionError):  # no reason to refuse the command
+            await self._link.request("bring_home", {"keep": True})
+
+    async def _identity_change(self, session: Session, args: list[bytes], request: bytes) -> Plan | None:
+        await self.bring_home()
+        return None
+
+    async def _pause(self, session: Session, args: list[bytes], request: bytes) -> Plan:
+        """A command that may make the engine pause clients: then nothing may be on a lane."""
+        number = None
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            number = (await self._link.request("suspend_lanes")).get("pause")
+        is_pause = len(args) > 2 and word(args[1]) == b"pause" and args[2].isdigit()
+        milliseconds = int(args[2]) if is_pause else None
+
+        def answered(reply: bytes) -> bytes:
+            said = {"pause": number, "done": reply[:1] == b"+", "milliseconds": milliseconds}
+            self._link.send("pause_answered", said)
+            return reply
+
+        return Plan(transform=answered)
+
+    def _unpause(self, session: Session, args: list[bytes], request: bytes) -> Plan:
+        def answered(reply: bytes) -> bytes:
+            if reply[:1] == b"+":
+                self._link.send("unpaused")
+            return reply
+
+        return Plan(transform=answered)
+
+    def _wait(self, session: Session, args: list[bytes], request: bytes) -> Plan | Awaitable[Plan]:
+        return self._waits.decide(session, args)

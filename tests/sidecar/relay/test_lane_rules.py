@@ -1,0 +1,118 @@
+"""Commands whose meaning depends on the connections to the engine: what happens before they reach it, and after."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from sidecar.relay.lane_rules import HELD_FOR_LANES
+from sidecar.relay.plan import Plan
+from sidecar.relay.special import HELD, Special
+
+SETTINGS = {"lanes": True, "enable_protected_configs": "yes", "settable": ["port"], "port": 6379, "engine_values": {}}
+
+
+class Link:
+    """Keeps what the supervisor is asked and told; `fails`: it does not answer."""
+
+    def __init__(self, fails: Exception | None = None) -> None:
+        self.said: list[tuple[str, dict[str, Any]]] = []
+        self._fails = fails
+
+    async def request(self, kind: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        self.said.append((kind, body or {}))
+        if self._fails is not None:
+            raise self._fails
+        return {"pause": 7}
+
+    def send(self, kind: str, body: dict[str, Any] | None = None) -> None:
+        self.said.append((kind, body or {}))
+
+
+def decide(link: Link, name: str, text: str, **settings: Any) -> Plan | None:
+    async def main() -> Plan | None:
+        special = Special(cast("Any", link), {**SETTINGS, **settings}, {}, cast("Any", None))
+        plan = special(cast("Any", SimpleNamespace(is_local=True)), name, text.encode().split(), b"")
+        return await plan if inspect.isawaitable(plan) else plan
+
+    return asyncio.run(main())
+
+
+def transformed(plan: Plan | None, reply: bytes) -> bytes:
+    assert plan is not None
+    transform = cast("Callable[[bytes], bytes]", plan.transform)
+    return transform(reply)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "milliseconds"),
+    [
+        ("CLIENT PAUSE", "CLIENT PAUSE 1500 WRITE", 1500),
+        ("CLIENT PAUSE", "CLIENT PAUSE x", None),
+        ("FAILOVER", "FAILOVER TIMEOUT 100", None),
+        ("SHUTDOWN", "SHUTDOWN", None),
+    ],
+)
+@pytest.mark.parametrize("reply", [b"+OK\r\n", b"-NOPERM no\r\n"])
+def test_lanes_are_suspended_before_and_the_answer_is_told(
+    name: str, text: str, milliseconds: int | None, reply: bytes
+) -> None:
+    link = Link()
+    plan = decide(link, name, text)
+    assert plan is not None
+    assert plan.request is None
+    assert link.said == [("suspend_lanes", {})]
+    assert transformed(plan, reply) == reply
+    told = {"pause": 7, "done": reply[:1] == b"+", "milliseconds": milliseconds}
+    assert link.said[1:] == [("pause_answered", told)]
+
+
+def test_only_an_end_of_the_pause_that_was_granted_is_told() -> None:
+    link = Link()
+    plan = decide(link, "CLIENT UNPAUSE", "CLIENT UNPAUSE")
+    assert transformed(plan, b"-NOPERM no\r\n") == b"-NOPERM no\r\n"
+    assert link.said == []
+    assert transformed(plan, b"+OK\r\n") == b"+OK\r\n"
+    assert link.said == [("unpaused", {})]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ACL SETUSER", "ACL SETUSER bob on >secret"),
+        ("ACL DELUSER", "ACL DELUSER bob"),
+        ("ACL LOAD", "ACL LOAD"),
+    ],
+)
+def test_before_users_change_every_client_gets_its_own_connection(name: str, text: str) -> None:
+    link = Link()
+    assert decide(link, name, text) is None
+    assert link.said == [("bring_home", {"keep": True})]
+
+
+def test_the_same_before_the_password_changes() -> None:
+    link = Link()
+    plan = decide(link, "CONFIG SET", "CONFIG SET maxmemory 0 RequirePass secret")
+    assert link.said == [("bring_home", {"keep": True})]
+    assert transformed(plan, b"+OK\r\n") == b"+OK\r\n"
+    assert link.said[1:] == [("engine_settings", {"values": {"requirepass": "secret"}})]
+    for text, settings in (("CONFIG SET maxmemory 0", {}), ("CONFIG SET requirepass secret", {"lanes": False})):
+        link = Link()
+        decide(link, "CONFIG SET", text, **settings)
+        assert link.said == []
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), ConnectionError()])
+@pytest.mark.parametrize("name", ["CLIENT PAUSE", "FAILOVER", "SHUTDOWN", "ACL SETUSER", "ACL DELUSER"])
+def test_a_supervisor_that_does_not_answer_is_no_reason_to_refuse(name: str, error: Exception) -> None:
+    plan = decide(Link(error), name, f"{name} 1")
+    assert plan is None or plan.request is None
+
+
+def test_without_lanes_none_of_these_is_held() -> None:
+    assert not HELD & HELD_FOR_LANES
