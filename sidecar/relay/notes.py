@@ -1,6 +1,7 @@
 """What a client's own commands change about its connection: database, user, protocol, name, library.
 
-Owns reading it from their arguments; its spans show it, and another connection can be made the same. Whether the engine agrees, the route sees.
+Owns reading it from their arguments; its spans show it, and another connection can be made the same. Whether the
+engine agrees, the route sees.
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ cdef double _RETRY_S = 0.01                    # between the first attempts to r
 cdef double _RETRY_MOST_S = 0.1                # between later ones: thousands of clients may wait
 
 cdef int _CROSSING_TURNS = 16                  # reads that go home after commands had to wait for the lane's replies
-cdef Py_ssize_t _RIDING_MAX = 1024             # commands in flight on a lane: deeper pipelines are as fast at home
+cdef Py_ssize_t _RIDING_MAX = 256              # commands in flight on a lane: deeper pipelines are as fast at home
+cdef size_t _UNREAD_RIDING_MAX = 1 << 30       # bytes of their replies that a client does not read
 
 cdef bytes _UNAVAILABLE = b"-LOADING valkey-sidecar: the engine does not answer, try again later\r\n"
 cdef bytes _BAD_LINE_ENDS = b"*1\r\n$1\r\nx??*?\r\n"    # an engine that does not look at line ends refuses the count
@@ -211,8 +212,6 @@ cdef class Session(Owner):
             if rider.pending.length:
                 return None
             rider.lane = lane
-        elif rider.pending.length >= _RIDING_MAX:
-            return None
         self.recorder.replies = lane.replies
         return lane
 
@@ -299,7 +298,8 @@ cdef class Session(Owner):
             p = framer.next(p, end)
             command = framer.command
             if lane is not None:
-                if framer.event == FRAME and command != NULL and command.route & RIDES and framer.size <= LARGE_BYTES and not framer.is_inline:
+                if framer.event == FRAME and command != NULL and command.route & RIDES and framer.size <= LARGE_BYTES and not framer.is_inline \
+                        and rider.pending.length < _RIDING_MAX:
                     self.recorder.request(start, p, framer.first, framer.first_length,
                                           framer.container.id if framer.container != NULL else 0)
                     rider.expect(command.id, framer.argc - 1, framer.size, now)
@@ -651,6 +651,9 @@ cdef class Session(Owner):
 
     cdef int rode(self) except -1:
         if self.closed:
+            return 0
+        if self.client.length > _UNREAD_RIDING_MAX:
+            self.close()                       # the lane cannot wait for it
             return 0
         if self.crossing and self.rider.pending.length == 0:
             self.crossing = False
