@@ -112,8 +112,8 @@ class Answers:
             await self.lanes.bring_home(keep=bool(body.get("keep")))
         return {}
 
-    async def _suspend_lanes(self, _body: Body) -> dict[str, Any]:
-        return {} if self.lanes is None else {"pause": await self.lanes.suspend()}
+    async def _suspend_lanes(self, body: Body) -> dict[str, Any]:
+        return {} if self.lanes is None else {"pause": await self.lanes.suspend(close=bool(body.get("close")))}
 
     # ---- what the engine knows -------------------------------------------------------------------------------------
 

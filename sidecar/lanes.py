@@ -52,16 +52,16 @@ class Lanes:
         """Every client gets its own connection to the engine, at most two seconds long. keep: from now on, always."""
         await self._workers.order("bring_home", {"keep": keep}, _HOME_WITHIN_S)
 
-    async def suspend(self) -> int:
+    async def suspend(self, *, close: bool = False) -> int:
         """Nothing goes by lane when this is over, at most a second later: a client may be about to pause others.
 
-        Returns the number by which the worker tells that the command was answered.
+        close: and there is no lane then. Returns the number by which the worker tells that the command was answered.
         """
         self._last += 1
         number = self._last
         self._unanswered[number] = time.monotonic() + _ANSWERED_WITHIN_S
         self._begin()
-        await self._order()
+        await self._order(close=close)
         return number
 
     def notice(self, kind: str, body: Mapping[str, Any]) -> None:
@@ -100,8 +100,8 @@ class Lanes:
             self._journal.debug("lanes.suspended", "No command is carried by lane while the engine may pause clients.")
             self._watching = asyncio.create_task(self._watch(), name="lanes")
 
-    async def _order(self) -> None:
-        await self._workers.order("suspend_lanes", {}, _SUSPENDED_WITHIN_S)
+    async def _order(self, *, close: bool = False) -> None:
+        await self._workers.order("suspend_lanes", {"close": close}, _SUSPENDED_WITHIN_S)
 
     async def _watch(self) -> None:
         """Until the engine pauses nobody, and nobody is about to make it."""

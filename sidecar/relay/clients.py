@@ -14,6 +14,7 @@ from typing import Any
 
 from sidecar.link import Body, Link
 from sidecar.relay.commands import OTHER
+from sidecar.relay.lane_rules import without_lanes
 from sidecar.relay.plan import Plan, encode, word
 
 Peers = dict[str, list[Any]]
@@ -200,8 +201,8 @@ class Clients:
             return None
         answer = await self._link.request("client_ids", {"home": True})
         spared = [identifier.encode() for identifier in answer.get("spared", [])]
-        if not spared:
-            return None
+        if not spared:  # it knows no way
+            return await without_lanes(self._link, close=True) if self._settings["lanes"] else None
         words = [*args, b"NOT-ID", *spared]
         if not trusted and len(words) > _UNAUTHENTICATED_MOST:
             return Plan(encode([*args[:2], b"ID", *_NOBODY]), _unless_refused(_ASK_AGAIN))

@@ -36,6 +36,22 @@ OF_IDENTITY = frozenset({b"requirepass"})
 """Settings after which a client that is logged in might not get in again."""
 
 
+async def without_lanes(link: Link, *, milliseconds: int | None = None, close: bool = False) -> Plan:
+    """Suspend the lanes before a command is forwarded, and tell when it was answered.
+
+    milliseconds: for how long the command pauses clients, where it says so. close: there must not even be a lane.
+    """
+    number = None
+    with contextlib.suppress(TimeoutError, ConnectionError):  # no reason to refuse the command
+        number = (await link.request("suspend_lanes", {"close": close})).get("pause")
+
+    def answered(reply: bytes) -> bytes:
+        link.send("pause_answered", {"pause": number, "done": reply[:1] == b"+", "milliseconds": milliseconds})
+        return reply
+
+    return Plan(transform=answered)
+
+
 class LaneRules:
     """Decides about HELD_FOR_LANES: see `handlers`."""
 
@@ -65,18 +81,8 @@ class LaneRules:
 
     async def _pause(self, session: Session, args: list[bytes], request: bytes) -> Plan:
         """A command that may make the engine pause clients: then nothing may be on a lane."""
-        number = None
-        with contextlib.suppress(TimeoutError, ConnectionError):
-            number = (await self._link.request("suspend_lanes")).get("pause")
         is_pause = len(args) > 2 and word(args[1]) == b"pause" and args[2].isdigit()
-        milliseconds = int(args[2]) if is_pause else None
-
-        def answered(reply: bytes) -> bytes:
-            said = {"pause": number, "done": reply[:1] == b"+", "milliseconds": milliseconds}
-            self._link.send("pause_answered", said)
-            return reply
-
-        return Plan(transform=answered)
+        return await without_lanes(self._link, milliseconds=int(args[2]) if is_pause else None)
 
     def _unpause(self, session: Session, args: list[bytes], request: bytes) -> Plan:
         def answered(reply: bytes) -> bytes:

@@ -80,6 +80,10 @@ cdef class Relay:
         self.suspended = True
         return self.lane_pool.when_empty()
 
+    def close_lanes(self):
+        """Close all of them; there are none until they are resumed. To be called when they are empty."""
+        self.lane_pool.close()
+
     def resume_lanes(self):
         """Commands may go by lane again."""
         self.suspended = False

@@ -238,8 +238,15 @@ class Worker:
         self._link.reply(body, {"peers": peers})
 
     def _on_suspend_lanes(self, body: Body, _fds: list[int]) -> None:
-        assert self._relay is not None
-        self._relay.suspend_lanes().add_done_callback(lambda _done: self._link.reply(body, {}))
+        relay = self._relay
+        assert relay is not None
+
+        def suspended(_done: asyncio.Future[None]) -> None:
+            if body["close"]:
+                relay.close_lanes()
+            self._link.reply(body, {})
+
+        relay.suspend_lanes().add_done_callback(suspended)
 
     def _on_resume_lanes(self, _body: Body, _fds: list[int]) -> None:
         assert self._relay is not None

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Server, Start, wait_until
+from tests.sidecar.test_identity import our_connection
 
 
 def engine_lines(server: Server) -> dict[str, float]:
@@ -79,7 +80,7 @@ def test_losing_our_connection_is_no_outage(start_here: Start) -> None:
     server = start_here("--save", "").wait_ready()
     wait_up(server)
     with server.client() as client:
-        client.client_kill_filter(_type="normal", skipme=True)
+        assert client.client_kill_filter(_id=our_connection(server).decode()) == 1
         before = int(client.info("commandstats")["cmdstat_slowlog|len"]["calls"])
         wait_until(
             lambda: (

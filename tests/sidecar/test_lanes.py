@@ -58,7 +58,8 @@ class Workers:
         self.resumed = asyncio.Event()
 
     async def order(self, kind: str, body: Mapping[str, Any], within_s: float) -> None:
-        self.told.append(f"{kind} {body}" if body else kind)
+        said = ", ".join(name for name, value in body.items() if value)
+        self.told.append(f"{kind}: {said}" if said else kind)
 
     def tell(self, kind: str) -> None:
         self.told.append(kind)
@@ -224,9 +225,18 @@ def test_an_engine_that_cannot_say_keeps_them_suspended(error: Exception) -> Non
     play(scene, error)
 
 
+def test_lanes_are_closed_for_those_who_ask() -> None:
+    async def scene(it: Scene) -> None:
+        it.answered(await it.lanes.suspend(close=True), done=False)
+        assert it.workers.told == ["suspend_lanes: close"]
+        await it.workers.resume()
+
+    play(scene)
+
+
 def test_all_are_brought_home() -> None:
     async def scene(it: Scene) -> None:
         await it.lanes.bring_home(keep=True)
-        assert it.workers.told == ["bring_home {'keep': True}"]
+        assert it.workers.told == ["bring_home: keep"]
 
     play(scene)

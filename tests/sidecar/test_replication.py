@@ -10,6 +10,7 @@ import pytest
 import valkey
 
 from tests.conftest import Server, Start, free_port, receive, wait_until
+from tests.sidecar.test_identity import our_connection
 
 # A replica's full copy begins at once, not after the five seconds that others might need to join.
 _AT_ONCE = ("--save", "", "--repl-diskless-sync-delay", "0", "--enable-debug-command", "yes")
@@ -398,13 +399,13 @@ def test_sentinels_transaction_is_in_the_users_file(start: Start, tmp_path: Path
     if edited:
         conf.write_text("# edited\n" + conf.read_text())
     sock = server.connect()
-    # As Sentinel sends it; it cuts our own connection to the engine too, which an edited file's rewrite needs.
+    # As Sentinel sends it. Besides, our own connection to the engine is cut, which an edited file's rewrite needs.
     sock.sendall(
-        b"MULTI\r\nSLAVEOF 127.0.0.1 7\r\nCONFIG REWRITE\r\n"
-        b"CLIENT KILL TYPE normal\r\nCLIENT KILL TYPE pubsub\r\nEXEC\r\nECHO end\r\n"
+        b"MULTI\r\nSLAVEOF 127.0.0.1 7\r\nCONFIG REWRITE\r\nCLIENT KILL TYPE normal\r\nCLIENT KILL TYPE pubsub\r\n"
+        b"CLIENT KILL ID %b\r\nEXEC\r\nECHO end\r\n" % our_connection(server)
     )
     answer = receive(sock, b"$3\r\nend\r\n").removesuffix(b"$3\r\nend\r\n")
-    assert re.fullmatch(rb"\+OK\r\n(\+QUEUED\r\n){4}\*4\r\n\+OK\r\n\+OK\r\n:\d+\r\n:0\r\n", answer), answer
+    assert re.fullmatch(rb"\+OK\r\n(\+QUEUED\r\n){5}\*5\r\n\+OK\r\n\+OK\r\n:\d+\r\n:0\r\n:1\r\n", answer), answer
     text = conf.read_text()
     assert text.startswith("# edited\n# mine\n" if edited else "# mine\n")
     assert "\nreplicaof 127.0.0.1 7\n" in text

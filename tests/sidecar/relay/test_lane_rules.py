@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from sidecar.relay.lane_rules import HELD_FOR_LANES
-from sidecar.relay.plan import Plan
+from sidecar.relay.plan import Plan, arguments
 from sidecar.relay.special import HELD, Special
 
 SETTINGS = {"lanes": True, "enable_protected_configs": "yes", "settable": ["port"], "port": 6379, "engine_values": {}}
@@ -20,15 +20,16 @@ SETTINGS = {"lanes": True, "enable_protected_configs": "yes", "settable": ["port
 class Link:
     """Keeps what the supervisor is asked and told; `fails`: it does not answer."""
 
-    def __init__(self, fails: Exception | None = None) -> None:
+    def __init__(self, fails: Exception | None = None, spared: Sequence[str] = ()) -> None:
         self.said: list[tuple[str, dict[str, Any]]] = []
+        self._spared = spared
         self._fails = fails
 
     async def request(self, kind: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         self.said.append((kind, body or {}))
         if self._fails is not None:
             raise self._fails
-        return {"pause": 7}
+        return {"pause": 7, "spared": self._spared, "clients": []}
 
     def send(self, kind: str, body: dict[str, Any] | None = None) -> None:
         self.said.append((kind, body or {}))
@@ -37,7 +38,7 @@ class Link:
 def decide(link: Link, name: str, text: str, **settings: Any) -> Plan | None:
     async def main() -> Plan | None:
         special = Special(cast("Any", link), {**SETTINGS, **settings}, {}, cast("Any", None))
-        plan = special(cast("Any", SimpleNamespace(is_local=True)), name, text.encode().split(), b"")
+        plan = special(cast("Any", SimpleNamespace(is_local=True, trusted=True)), name, text.encode().split(), b"")
         return await plan if inspect.isawaitable(plan) else plan
 
     return asyncio.run(main())
@@ -66,7 +67,7 @@ def test_lanes_are_suspended_before_and_the_answer_is_told(
     plan = decide(link, name, text)
     assert plan is not None
     assert plan.request is None
-    assert link.said == [("suspend_lanes", {})]
+    assert link.said == [("suspend_lanes", {"close": False})]
     assert transformed(plan, reply) == reply
     told = {"pause": 7, "done": reply[:1] == b"+", "milliseconds": milliseconds}
     assert link.said[1:] == [("pause_answered", told)]
@@ -112,6 +113,37 @@ def test_the_same_before_the_password_changes() -> None:
 def test_a_supervisor_that_does_not_answer_is_no_reason_to_refuse(name: str, error: Exception) -> None:
     plan = decide(Link(error), name, f"{name} 1")
     assert plan is None or plan.request is None
+
+
+@pytest.mark.parametrize(
+    ("spared", "lanes", "forwarded"),
+    [
+        (["3", "9"], True, "CLIENT KILL TYPE normal NOT-ID 3 9"),
+        (["3"], False, "CLIENT KILL TYPE normal NOT-ID 3"),
+        ([], True, None),
+        ([], False, None),
+    ],
+)
+def test_a_kill_by_filter_spares_our_own_connections_or_finds_no_lane(
+    spared: list[str], lanes: bool, forwarded: str | None
+) -> None:
+    link = Link(spared=spared)
+    plan = decide(link, "CLIENT KILL", "CLIENT KILL TYPE normal", lanes=lanes)
+    said = [("client_ids", {"home": True})]
+    if lanes and not spared:
+        said.append(("suspend_lanes", {"close": True}))
+        assert transformed(plan, b":2\r\n") == b":2\r\n"
+        said.append(("pause_answered", {"pause": 7, "done": False, "milliseconds": None}))
+    assert link.said == said
+    request = None if plan is None or plan.request is None else b" ".join(arguments(plan.request) or []).decode()
+    assert request == forwarded
+
+
+@pytest.mark.parametrize("lanes", [True, False])
+def test_a_kill_by_id_brings_the_client_home_first(lanes: bool) -> None:
+    link = Link()
+    assert decide(link, "CLIENT KILL", "CLIENT KILL ID 5 SKIPME no", lanes=lanes) is None
+    assert link.said == ([("bring_home", {"keep": False})] if lanes else [])
 
 
 def test_without_lanes_none_of_these_is_held() -> None:
