@@ -217,7 +217,7 @@ def test_a_replica_comes_back_to_a_restarted_engine(start: Start, start_bare: St
     write_many(primary, "before")
     primary.engine.kill()
     wait_until(lambda: "engine.restarted" in primary.log_text(), "the engine is started again")
-    wait_until(lambda: info_or_none(primary) is not None, "the engine answers")
+    wait_until(primary.answers, "the engine answers")
     write_many(primary, "after")
     wait_until(lambda: (info_or_none(primary) or {}).get("connected_slaves") == 1, "the replica is back", 30)
     in_step(replica)
