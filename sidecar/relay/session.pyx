@@ -141,6 +141,7 @@ cdef class Session(Routed):
                 if framer.event == MORE and end - start <= LARGE_BYTES and framer.body_left <= LARGE_BYTES:
                     break
                 rider.send(unsent, start - unsent)     # the rest goes home
+                rider.answer_locals()
                 unsent = start
                 lane = None
                 if not self._leave_lane():
