@@ -275,7 +275,7 @@ cdef class Session(Owner):
         cdef RequestFramer framer = self.requests
         cdef const Command* command
         cdef HomeRoute route
-        cdef Lane lane
+        cdef Lane lane = None
         cdef Rider rider
         self.relay.kept_length = 0             # what a session that failed has left
         if self.broken:
@@ -287,7 +287,8 @@ cdef class Session(Owner):
             if self.route.upstream.length:
                 self.client.pause(BACKLOG)
             return 0
-        lane = None if self.pinned or not self.relay.lanes else self._lane()
+        if not self.pinned and self.relay.lanes:
+            lane = self._lane()
         if self.held is not None:
             held = self.held
             self.held = None
