@@ -657,8 +657,12 @@ cdef class Session(Owner):
             return 0
         if self.crossing and self.rider.pending.length == 0:
             self.crossing = False
-            if self._at_home():
-                self._release()
+            try:
+                if self._at_home():
+                    self._release()
+            except Exception as error:         # it is not the lane's, nor its neighbours'
+                self.relay.poller.fault(self, error)
+                return 0
         if self.client_left or self.client.failed:
             self._depart()
         return 0

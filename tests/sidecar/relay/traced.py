@@ -151,6 +151,7 @@ class Tracing:
         return [span for packet in self.packets for span in spanpacket.unpack(packet)]
 
     def end(self) -> None:
+        self.relay.lane_pool.close()
         self.relay.poller.close()
         assert self.faults == []
         assert self.relay.in_flight == 0
