@@ -6,8 +6,8 @@ forwards the requests says what is expected, and home.pyx, who reads the replies
 
 from sidecar.relay.owner cimport Owner
 from sidecar.relay.pending cimport (
-    BLOCKS, DISCARD_REPLY, ENDS, EXEC_REPLY, LOCAL, MONITOR_REPLY, MULTI_REPLY, OPENS, PLANNED, Pending, PendingQueue, REFUSAL, REPLY, RESET_REPLY, RESTORED, SILENT,
-    SYNC_REPLY, UNMEASURED,
+    BLOCKS, DISCARD_REPLY, ENDS, EXEC_REPLY, LOCAL, MONITOR_REPLY, MULTI_REPLY, OPENS, PLANNED, Pending, PendingQueue, REFUSAL, REPLY, RESET_REPLY,
+    RESTORED, SILENT, SYNC_REPLY, UNMEASURED,
 )
 from sidecar.relay.recorder cimport Recorder
 from sidecar.relay.shared cimport Relay, now_ns

@@ -91,7 +91,7 @@ cdef class Session(Routed):
         cdef RequestFramer framer = self.requests
         cdef const Command* command
         cdef HomeRoute route
-        cdef Lane lane
+        cdef Lane lane = None
         cdef Rider rider
         self.relay.kept_length = 0             # what a session that failed has left
         if self.broken:
@@ -103,7 +103,8 @@ cdef class Session(Routed):
             if self.route.upstream.length:
                 self.client.pause(BACKLOG)
             return 0
-        lane = None if self.pinned or not self.relay.lanes else self._lane()
+        if not self.pinned and self.relay.lanes:
+            lane = self._lane()
         if self.held is not None:
             held = self.held
             self.held = None
@@ -486,8 +487,12 @@ cdef class Session(Routed):
             return 0
         if self.crossing and self.rider.pending.length == 0:
             self.crossing = False
-            if self._at_home():
-                self._release()
+            try:
+                if self._at_home():
+                    self._release()
+            except Exception as error:         # it is not the lane's, nor its neighbours'
+                self.relay.poller.fault(self, error)
+                return 0
         if self.client_left or self.client.failed:
             self._depart()
         return 0

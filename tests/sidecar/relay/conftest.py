@@ -34,14 +34,15 @@ def traced_table(socket_path: str) -> CommandTable:
     return asyncio.run(read_table(socket_path))
 
 
-@pytest.fixture
-def talk(traced_engine: Server, socket_path: str, traced_table: CommandTable) -> Talk:
+@pytest.fixture(params=["home", "lane"])
+def talk(request: pytest.FixtureRequest, traced_engine: Server, socket_path: str, traced_table: CommandTable) -> Talk:
+    """A conversation whose commands all go home; and again, with those that can by a lane."""
     with traced_engine.client() as client:
         client.flushall()
         client.config_set("requirepass", "")
 
     def run(*parts: str | bytes, sampler: Sampler = ALWAYS_ON, **settings: Any) -> Conversation:
         data = [lines(part) if isinstance(part, str) else part for part in parts]
-        return uvloop.run(converse(socket_path, traced_table, data, sampler, **settings))
+        return uvloop.run(converse(socket_path, traced_table, data, sampler, lane=request.param == "lane", **settings))
 
     return run

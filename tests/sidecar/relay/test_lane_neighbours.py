@@ -212,3 +212,26 @@ def test_a_churn_of_clients_that_break_off_harms_nobody(socket_path: str, traced
             assert churned > 500
 
     uvloop.run(run())
+
+
+def test_a_fault_of_ours_in_one_session_breaks_no_lane(
+    socket_path: str, traced_table: CommandTable, traced_engine: Server
+) -> None:
+    def fail(*_args: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    async def run() -> None:
+        async with working(socket_path, traced_table) as (worker, watch):
+            client, other = await worker.riders(watch)
+            worker.relay.special = fail  # type: ignore[assignment]
+            with standing_still(traced_engine):
+                await worker.send(client, command("PING") + command("CONFIG", "GET", "maxmemory"))
+                await worker.send(other, command("ECHO", "x") * 3)
+                await worker.until(lambda: worker.relay.in_flight == 4, "all is in flight")
+            assert await worker.read_all(client) == PONG
+            assert await worker.read(other, 21) == b"$1\r\nx\r\n" * 3
+            assert len(worker.relay.sessions) == 1
+            assert [str(fault["exception"]) for fault in worker.faults] == ["a fault of ours"]
+            worker.faults.clear()
+
+    uvloop.run(run())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +13,9 @@ import pytest
 import uvloop
 
 from sidecar.relay.commands import CommandTable
-from tests.conftest import PATIENCE_S, Server, Start, launch_bare, receive
+from tests.conftest import PATIENCE_S, Server, launch_bare, receive, wait_until
 from tests.sidecar.relay.lanes import Worker, command, working
-from tests.sidecar.relay.test_counts import assert_equal_counts, our_calls
+from tests.sidecar.relay.test_counts import difference, engine_calls, our_calls
 from tests.sidecar.relay.test_transparency import settled
 
 END = command("RESET") + command("ECHO", "end-of-test")
@@ -49,8 +49,8 @@ CLIENT TRACKINGINFO|CLIENT NO-TOUCH ON|CLIENT TRACKING ON|READONLY|DEBUG PROTOCO
     .split("|")
 )
 _INLINE = [b"\r\n", b"*0\r\n", b"*-1\r\n", b"PING\r\n", b"set \"a@\" 'x y'\r\n", b"GET a@\n", b"MULTI\r\n", b"exec\r\n", b"select 1\r\n", b"get b@\r\n"]
-_UNCOUNTED = re.compile(r"[PS]?(UN)?SUBSCRIBE|CLIENT|REPLCONF|SELECT|HELLO|AUTH|RESET|MULTI|EXEC|DEBUG|CONFIG|INFO")
-"""What the lanes, and connections made anew, say themselves; what may leave counting; what is counted otherwise on purpose."""
+_UNCOUNTED = ("CLIENT", "SELECT", "HELLO", "AUTH", "RESET", "CONFIG", "INFO", "WAIT", "NOSUCH")
+"""What lanes, and connections made anew, say themselves, and what we ask the engine."""
 
 
 def _encode(words: str, mine: str) -> bytes:
@@ -167,3 +167,38 @@ def test_random_sessions_on_shared_lanes_are_answered_as_directly(
         with server.client() as client:
             client.flushall()
     assert uvloop.run(compare(socket_path, traced_table, other_engine, seed)) > 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_commands_by_lane_count_as_the_engine_counts_them(server: Server, seed: int) -> None:
+    rng = random.Random(seed)
+    before = our_calls(server)
+    words = [word for word in (*_RIDING, *_RIDING, *_RIDING, *_HOME) if not word.startswith(_UNCOUNTED)]
+    failures: list[BaseException] = []
+
+    def session(mine: str, requests: list[bytes]) -> None:
+        try:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as sock:
+                sock.sendall(command("PING"))
+                assert receive(sock, b"\r\n") == b"+PONG\r\n"
+                for i, batch in enumerate(requests[at : at + 7] for at in range(0, len(requests), 7)):
+                    sock.sendall(b"".join(batch) + command("DISCARD") + command("ECHO", f"{mine}-{i}"))
+                    receive(sock, b"%b-%d\r\n" % (mine.encode(), i))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [
+        threading.Thread(target=session, args=(f"{i}", [_encode(rng.choice(words), f"{i}") for _ in range(300)])) for i in range(5)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(2 * PATIENCE_S)
+    assert failures == []
+    wait_until(lambda: server.metrics()["valkey_command_in_flight"] == 0, "nothing is in flight")
+    lanes = server.metrics()['valkey_sidecar_upstream_connections{route="lane"}']
+    ours = {name: counts for name, counts in difference(our_calls(server), before).items() if not name.startswith(_UNCOUNTED)}
+    engine = {name: counts for name, counts in difference(engine_calls(server), {}).items() if not name.startswith(_UNCOUNTED)}
+    assert ours.pop("_OTHER", None) is None
+    assert ours == engine
+    assert lanes > 0

@@ -129,6 +129,17 @@ class Tracing:
                 answer += chunk
         return bytes(answer)
 
+    async def share(self, *clients: socket.socket) -> None:
+        """From now on these clients go by lane; what they had to say for that has left no trace."""
+        pool = self.relay.lane_pool
+        async with asyncio.timeout(PATIENCE_S):
+            while not (pool.lanes and pool.lanes[0].open):
+                for client in clients:
+                    await self.say(client, command("ECHO", "sharing"))
+        self.tracer.flush()
+        self.packets.clear()
+        self.tracer.take_drops()
+
     async def settle(self) -> None:
         """Until every session has ended."""
         async with asyncio.timeout(PATIENCE_S):
@@ -140,18 +151,21 @@ class Tracing:
         return [span for packet in self.packets for span in spanpacket.unpack(packet)]
 
     def end(self) -> None:
+        self.relay.lane_pool.close()
         self.relay.poller.close()
         assert self.faults == []
         assert self.relay.in_flight == 0
 
 
 async def converse(
-    engine: str, table: CommandTable, parts: Sequence[bytes], sampler: Sampler = ALWAYS_ON, **settings: Any
+    engine: str, table: CommandTable, parts: Sequence[bytes], sampler: Sampler = ALWAYS_ON, *, lane: bool = False, **settings: Any
 ) -> Conversation:
-    """Each part goes in one write; the next one when everything has been answered."""
+    """Each part goes in one write; the next one when everything has been answered. lane: what can go by lane does."""
     traced = Tracing(engine, table, sampler, **settings)
     conversation = Conversation()
-    with traced.connect() as client:
+    with traced.connect() as client, traced.connect() as neighbour:
+        if lane:
+            await traced.share(client, neighbour)
         for part in parts:
             conversation.replies.append(await traced.say(client, part))
     await traced.settle()
