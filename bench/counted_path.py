@@ -1,0 +1,211 @@
+"""What a worker does with commands, in a process of its own under Callgrind: the product's relay, sessions and sockets.
+
+Owns the cases, the clients, and an engine that is nothing but a socket with ready replies. Both are driven between the
+turns of the relay's loop, where nothing is counted. It measures no time and judges nothing. Started by
+bench.instructions as ``python -m bench.counted_path MODULE NAME...``.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import compiled
+from sidecar import tracing
+from sidecar.relay.commands import CommandTable
+from sidecar.relay.session import Session
+from sidecar.relay.shared import Relay
+from sidecar.settings import SidecarSettings
+from telemetry.ledger import Ledger
+from telemetry.otlp.settings import Sampler
+from telemetry.spans import Tracer
+
+SESSIONS = 8
+"""So many are ready in one turn, as in a worker with some load; their commands may share a lane."""
+COMMANDS = 4096
+"""Counted in each case; 1 % of them are 41 spans."""
+
+_WARM_UP_ROUNDS = 8
+_TURNS_MOST = 4
+_READ_BYTES = 1 << 16
+
+# What redis-benchmark sends and gets.
+_GET = b"*2\r\n$3\r\nGET\r\n$16\r\nkey:000000000042\r\n"
+_SET = b"*3\r\n$3\r\nSET\r\n$16\r\nkey:000000000042\r\n$3\r\nVXK\r\n"
+_REPLIES = {_GET: b"$3\r\nVXK\r\n", _SET: b"+OK\r\n"}
+# With the flags that the engine gives them.
+_TABLE = [
+    ("get", ["readonly", "fast", "first-key-1"]),
+    ("set", ["write", "denyoom", "first-key-1"]),
+]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Requests of one kind from each session, so many in a write. spans: the share that is sampled; 0: no tracing."""
+
+    request: bytes
+    pipeline: int
+    ledger: bool = True
+    spans: float = 0.0
+
+
+CASES: Mapping[str, Case] = {
+    "get p1": Case(_GET, 1),
+    "get p1, no ledger": Case(_GET, 1, ledger=False),
+    "get p1, spans 1 %": Case(_GET, 1, spans=0.01),
+    "get p16": Case(_GET, 16),
+    "get p16, no ledger": Case(_GET, 16, ledger=False),
+    "get p16, spans 1 %": Case(_GET, 16, spans=0.01),
+    "set p1": Case(_SET, 1),
+    "set p16": Case(_SET, 16),
+}
+
+
+class _Engine:
+    """Answers each request with a ready reply."""
+
+    def __init__(self, path: str, request: bytes) -> None:
+        self._request = request
+        self._reply = _REPLIES[request]
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(path)
+        self._listener.listen(4 * SESSIONS)
+        self._listener.setblocking(False)
+        self._connections: list[socket.socket] = []
+
+    def accept(self) -> None:
+        """Take the connections that are waiting."""
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            connection.setblocking(False)
+            self._connections.append(connection)
+
+    def serve(self) -> int:
+        """Answer what has come. How many requests that was."""
+        served = 0
+        for connection in self._connections:
+            requests, rest = divmod(_received(connection), len(self._request))
+            if rest:
+                raise RuntimeError("half a request has come")
+            if requests:
+                connection.sendall(self._reply * requests)
+            served += requests
+        return served
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()
+        self._listener.close()
+
+
+def _received(sock: socket.socket) -> int:
+    """How many bytes have come; they are read."""
+    n = 0
+    while True:
+        try:
+            data = sock.recv(_READ_BYTES)
+        except BlockingIOError:
+            return n
+        if not data:
+            raise RuntimeError("the relay has closed a connection")
+        n += len(data)
+
+
+def _tracer(table: CommandTable, share: float) -> Tracer:
+    tracer = Tracer(table.names)
+    tracer.on_packet = lambda _packet: None
+    if share:
+        settings = SidecarSettings(slow_threshold=None)
+        described = tracing.describe(settings, Sampler(share), exported=True)
+        assert described is not None
+        tracer.configure(described, tracing.budgets_memory())
+        tracer.names_grew(table.first_keys)
+    return tracer
+
+
+class _Bench:
+    """One case: its relay, its clients, its engine."""
+
+    def __init__(self, loop: Any, case: Case, engine_socket: str) -> None:
+        self._loop = loop
+        self._case = case
+        self._engine = _Engine(engine_socket, case.request)
+        table = CommandTable()
+        table.update(_TABLE)
+        ledger = Ledger(table.names, case.ledger)
+        self._relay = Relay(loop, table, ledger, _tracer(table, case.spans), engine_socket)
+        self._clients: list[socket.socket] = []
+        for number in range(SESSIONS):
+            ours, client = socket.socketpair()
+            ours.setblocking(False)
+            client.setblocking(False)
+            self._clients.append(client)
+            Session(self._relay, ours, f"127.0.0.1:{50000 + number}", "127.0.0.1:6379", "tcp", True).start()
+
+    def round(self) -> None:
+        """Every client sends its requests and gets its replies."""
+        for client in self._clients:
+            client.sendall(self._case.request * self._case.pipeline)
+        requests = replies = SESSIONS * self._case.pipeline
+        reply_bytes = len(_REPLIES[self._case.request]) * replies
+        for _ in range(_TURNS_MOST):
+            self._loop.turn()
+            self._engine.accept()
+            requests -= self._engine.serve()
+            if requests == 0:
+                break
+        for _ in range(_TURNS_MOST):
+            self._loop.turn()
+            reply_bytes -= sum(map(_received, self._clients))
+            if reply_bytes == 0:
+                return
+        raise RuntimeError(f"{requests} requests did not reach the engine; {reply_bytes} bytes of replies are missing")
+
+    def close(self) -> None:
+        for session in list(self._relay.sessions):
+            session.close()
+        for client in self._clients:
+            client.close()
+        self._engine.close()
+
+
+def _run(module: Any, name: str, folder: str) -> None:
+    case = CASES[name]
+    loop = module.Loop()
+    bench = _Bench(loop, case, f"{folder}/engine")
+    for _ in range(_WARM_UP_ROUNDS):
+        bench.round()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    loop.counts = True
+    module.watch()
+    for _ in range(COMMANDS // (SESSIONS * case.pipeline)):
+        bench.round()
+    loop.counts = False
+    module.dump(name.encode())
+    bench.close()
+
+
+def main() -> None:
+    # Ids and samples are the same in every run.
+    os.urandom = lambda size: bytes(range(size))  # type: ignore[assignment]
+    module = compiled.load(Path(sys.argv[1]))
+    for name in sys.argv[2:]:
+        with tempfile.TemporaryDirectory(prefix="valkey-bench-") as folder:
+            _run(module, name, folder)
+
+
+if __name__ == "__main__":
+    main()
