@@ -9,21 +9,24 @@ cdef extern from *:
     """
     #include <valgrind/callgrind.h>
     static inline void start_instrumentation(void) { CALLGRIND_START_INSTRUMENTATION; }
+    static inline void zero_stats(void) { CALLGRIND_ZERO_STATS; }
     static inline void toggle_collect(void) { CALLGRIND_TOGGLE_COLLECT; }
     static inline void dump_stats_at(const char *name) { CALLGRIND_DUMP_STATS_AT(name); }
     """
     void start_instrumentation() nogil
+    void zero_stats() nogil
     void toggle_collect() nogil
     void dump_stats_at(const char* name) nogil
 
 
 def watch():
-    """Begin to look at every instruction, which makes everything much slower."""
+    """Begin to look at every instruction, which makes everything much slower, and forget what has been counted."""
     start_instrumentation()
+    zero_stats()
 
 
 def dump(bytes name not None):
-    """Have Callgrind write what it has counted since the last time, under this name."""
+    """Have Callgrind write what it has counted since `watch`, under this name."""
     dump_stats_at(name)
 
 

@@ -200,7 +200,7 @@ def _run(module: Any, name: str, folder: str) -> None:
 
 def main() -> None:
     # Ids and samples are the same in every run.
-    os.urandom = lambda size: bytes(range(size))  # type: ignore[assignment]
+    os.urandom = lambda size: bytes(range(size))
     module = compiled.load(Path(sys.argv[1]))
     for name in sys.argv[2:]:
         with tempfile.TemporaryDirectory(prefix="valkey-bench-") as folder:
