@@ -63,7 +63,7 @@ class Figures:
     counts: Mapping[str, Count]
 
     @classmethod
-    def read(cls, path: Path = FIGURES) -> Self:
+    def read(cls, path: Path) -> Self:
         """Raises GateError when the file is not what `write` writes."""
         try:
             content = json.loads(path.read_text())
@@ -72,7 +72,7 @@ class Figures:
         except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise GateError(f"{path} has no figures ({error}): `make instructions` writes them") from None
 
-    def write(self, path: Path = FIGURES) -> None:
+    def write(self, path: Path) -> None:
         counts = {
             name: {"instructions": round(count.instructions), "system_calls": round(count.system_calls, 3)}
             for name, count in self.counts.items()
@@ -110,7 +110,8 @@ def judge(recorded: Figures, counted: Figures) -> Verdict:
             ("system calls", count.system_calls, known.system_calls, CALLS_TOLERANCE),
         ):
             change = now / before - 1
-            text = f"{name}: {now:.6g} {what} per command, {before:.6g} are recorded: {abs(change):.1%}"
+            digits = ".0f" if what == "instructions" else ".3f"
+            text = f"{name}: {now:{digits}} {what} per command, {before:{digits}} are recorded: {abs(change):.1%}"
             if change > allowed:
                 failures.append(f"{text} more, where {allowed:.1%} are allowed")
             elif change < -allowed and not others:
@@ -224,21 +225,21 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help="write the figures into instructions.json")
     options = parser.parse_args()
     try:
-        recorded = None if options.record else Figures.read()
+        recorded = None if options.record else Figures.read(FIGURES)
         counted = count()
     except GateError as error:
         print(f"make gate: {error}", file=sys.stderr)
         return 2
     print(_table(counted, recorded))
     if recorded is None:
-        counted.write()
+        counted.write(FIGURES)
         print(f"\n{FIGURES.name} has these figures now: say in the commit why they changed")
         return 0
     verdict = judge(recorded, counted)
     if verdict.note:
         print(f"\nanother toolchain: {verdict.note}")
     for failure in verdict.failures:
-        print(f"\nmake gate: {failure}", file=sys.stderr)
+        print(f"make gate: {failure}", file=sys.stderr)
     if verdict.failures:
         print(
             f"\nWhere they are: callgrind_annotate {_RESULTS}/CASE. If the change is worth them: `make instructions`, "
@@ -247,9 +248,9 @@ def main() -> int:
         )
         return 1
     for request in verdict.requests:
-        print(f"\n{request}")
+        print(request)
     if verdict.requests:
-        print(f"\nPlease record it with `make instructions`: bench/{FIGURES.name} would let it be lost again unseen.")
+        print(f"Please record it with `make instructions`: bench/{FIGURES.name} would let it be lost again unseen.")
     return 0
 
 
