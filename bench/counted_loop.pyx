@@ -1,8 +1,8 @@
 # cython: language_level=3
 """The event loop of a worker whose turns Callgrind counts: a turn of a poller's loop, and no instruction of anybody else.
 
-Owns the requests to Callgrind and the least loop that a relay can live in. It never waits, and timers never run out. Outside of Valgrind
-nothing is counted, and all the same happens.
+Owns the requests to Callgrind, and what stands between a relay and asyncio's loop. Outside of Valgrind nothing is counted, and all the same
+happens.
 """
 
 cdef extern from *:
@@ -30,8 +30,8 @@ def dump(bytes name not None):
     dump_stats_at(name)
 
 
-cdef class Timer:
-    """What call_later and call_soon return."""
+cdef class Soon:
+    """What `call_soon` returns while turns are counted."""
 
     cdef bint cancelled
     cdef object callback
@@ -43,59 +43,61 @@ cdef class Timer:
 
 
 cdef class Loop:
-    """`turn` is what the loop of asyncio does between two waits. counts: whether turns are counted now."""
+    """loop: of asyncio, which serves the relay until `counts` is set; from then on `turn` does, and nothing else runs.
+
+    A task that begins then is an error: it would run, and cost, outside of what is counted.
+    """
 
     cdef public bint counts
+    cdef object loop
     cdef object reader
     cdef list soon
 
-    def __init__(self):
+    def __init__(self, loop not None):
+        self.loop = loop
         self.soon = []
+
+    def __getattr__(self, name):
+        return getattr(self.loop, name)
 
     def turn(self):
         """Serve what is ready, then what was left for the end of the turn."""
-        cdef Timer timer
+        cdef Soon one
         cdef list soon
-        if self.counts:
-            toggle_collect()
+        toggle_collect()
         try:
             self.reader()
             if self.soon:
                 soon = self.soon
                 self.soon = []
-                for timer in soon:
-                    if not timer.cancelled:
-                        timer.callback(*timer.arguments)
+                for one in soon:
+                    if not one.cancelled:
+                        one.callback(*one.arguments)
         finally:
-            if self.counts:
-                toggle_collect()
+            toggle_collect()
 
-    def add_reader(self, _fd, callback):
-        """The one descriptor that a relay has watched: its poller's."""
+    def add_reader(self, fd, callback):
+        """A relay has one descriptor watched, its poller's."""
         if self.reader is not None:
             raise RuntimeError("the relay watches a second descriptor: turn() has to serve it, too")
         self.reader = callback
-
-    def remove_reader(self, _fd):
-        self.reader = None
-
-    def time(self):
-        return 0.0
+        self.loop.add_reader(fd, callback)
 
     def call_soon(self, callback, *arguments):
-        cdef Timer timer = self.call_later(0, callback, *arguments)
-        self.soon.append(timer)
-        return timer
-
-    def call_later(self, _delay_s, callback, *arguments):
-        cdef Timer timer = Timer()
-        timer.callback = callback
-        timer.arguments = arguments
-        return timer
+        cdef Soon one
+        if not self.counts:
+            return self.loop.call_soon(callback, *arguments)
+        one = Soon()
+        one.callback = callback
+        one.arguments = arguments
+        self.soon.append(one)
+        return one
 
     def create_task(self, coroutine):
-        coroutine.close()
-        raise RuntimeError("a command of the gate is decided in Python, and not in the compiled path")
+        if self.counts:
+            coroutine.close()
+            raise RuntimeError("a command that is counted began a task")
+        return self.loop.create_task(coroutine)
 
     def call_exception_handler(self, context):
         raise RuntimeError(context["message"]) from context.get("exception")
