@@ -5,7 +5,6 @@ cimport cython
 from sidecar.relay.tls_stream cimport TlsStream
 
 cdef enum Pause:
-    CONNECTING = 1      # the engine is not connected yet
     BACKLOG = 2         # the other side does not read
     HOLD = 4            # a command waits for an answer that is not the engine's
     STOPPED = 8         # the worker takes no requests
@@ -15,6 +14,8 @@ cdef class Poller:
     cdef object loop
     cdef int epoll
     cdef list channels          # by descriptor
+    cdef list corked            # channels with bytes for the end of this turn
+    cdef bint dispatching
 
     cdef int fault(self, object owner, Exception error) except -1
     cdef int watch(self, Channel channel, unsigned int events) except -1
@@ -36,10 +37,15 @@ cdef class Channel:
     cdef size_t start
     cdef readonly size_t length
     cdef size_t capacity
+    cdef bint corked            # the backlog is to be sent at the end of this turn
 
     cdef int send(self, const char* p, size_t n) except -1
     cdef Py_ssize_t receive(self, char* buffer, size_t size) except -3
+    cdef int cork(self, const char* p, size_t n) except -1
+    cdef int uncork(self) except -1
+    cdef bint behind(self) noexcept
     cdef int _send(self, const char* p, size_t n) except -1
+    cdef int _keep(self, const char* p, size_t n) except -1
     cdef int _send_sealed(self, const char* p, size_t n) except -1
     cdef Py_ssize_t _receive_sealed(self, char* buffer, size_t size) except -3
     cdef void end(self) noexcept
@@ -47,4 +53,5 @@ cdef class Channel:
     cdef int resume(self, int reason) except -1
     cdef int close(self) except -1
     cdef int _flush(self) except -1
+    cdef void _drop_backlog(self) noexcept
     cdef int _watch(self) except -1

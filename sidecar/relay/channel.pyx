@@ -45,6 +45,7 @@ cdef extern from "<sys/epoll.h>" nogil:
 
 cdef enum:
     EVENTS = 256
+    CORK_BYTES = 1 << 18                # the largest buffer that is kept for corked bytes
     RECORD_BYTES = 5 + 16384 + 2048     # of TLS, at most
 
 
@@ -57,6 +58,7 @@ cdef class Poller:
         if self.epoll < 0:
             raise OSError(errno, os.strerror(errno))
         self.channels = []
+        self.corked = []
         loop.add_reader(self.epoll, self.dispatch)
 
     def close(self):
@@ -73,6 +75,7 @@ cdef class Poller:
         cdef unsigned int ready
         cdef int i
         cdef int n = epoll_wait(self.epoll, events, EVENTS, 0)
+        self.dispatching = True
         for i in range(n):
             item = self.channels[events[i].data.fd]
             if item is None:        # closed by what came before it in this turn
@@ -90,7 +93,22 @@ cdef class Poller:
                         channel.owner.hung_up(channel)
             except Exception as error:
                 self.fault(channel.owner, error)
+        self.dispatching = False
+        if self.corked:
+            self.uncork()
         return n
+
+    def uncork(self):
+        """Send what was corked in this turn."""
+        cdef Channel channel
+        cdef list corked = self.corked
+        self.corked = []
+        for item in corked:
+            channel = item
+            try:
+                channel.uncork()
+            except Exception as error:
+                self.fault(channel.owner, error)
 
     cdef int fault(self, object owner, Exception error) except -1:
         """A fault of ours ends one session, not the others."""
@@ -204,8 +222,6 @@ cdef class Channel:
 
     cdef int _send(self, const char* p, size_t n) except -1:
         cdef Py_ssize_t sent
-        cdef char* bigger
-        cdef size_t capacity
         if self.failed or n == 0:
             return 0
         if self.length == 0:
@@ -219,6 +235,49 @@ cdef class Channel:
                 sent = 0
             p += sent
             n -= sent
+        self._keep(p, n)
+        return self._watch()
+
+    cdef int cork(self, const char* p, size_t n) except -1:
+        """Send n bytes together with all others that are corked in this turn of the loop. Not for TLS."""
+        if self.failed or n == 0:
+            return 0
+        if not self.corked:
+            self.corked = True
+            if not self.poller.corked and not self.poller.dispatching:
+                self.poller.loop.call_soon(self.poller.uncork)
+            self.poller.corked.append(self)
+        return self._keep(p, n)
+
+    cdef int uncork(self) except -1:
+        cdef Py_ssize_t sent
+        self.corked = False
+        if self.length == 0 or self.watched & EPOLLOUT:     # the poller will tell when the other side reads again
+            return 0
+        sent = c_send(self.fd, self.backlog + self.start, self.length, MSG_NOSIGNAL | MSG_DONTWAIT)
+        if sent < 0:
+            if errno != EAGAIN and errno != EINTR:
+                self.failed = True
+                self.length = 0
+                return 0
+            sent = 0
+        self.start += sent
+        self.length -= sent
+        if self.length:
+            return self._watch()
+        self.start = 0
+        if self.capacity > CORK_BYTES:
+            self._drop_backlog()
+        return 0
+
+    cdef bint behind(self) noexcept:
+        """Whether the other side does not read what is sent."""
+        return self.watched & EPOLLOUT != 0
+
+    cdef int _keep(self, const char* p, size_t n) except -1:
+        """Put n bytes behind the backlog."""
+        cdef char* bigger
+        cdef size_t capacity
         if self.start + self.length + n > self.capacity:
             if self.length + n <= self.capacity and self.start >= self.capacity // 2:
                 memmove(self.backlog, self.backlog + self.start, self.length)
@@ -237,7 +296,7 @@ cdef class Channel:
             self.start = 0
         memcpy(self.backlog + self.start + self.length, p, n)
         self.length += n
-        return self._watch()
+        return 0
 
     cdef void end(self) noexcept:
         """Nothing more will be sent: the other side reads an end. It may still send."""
@@ -255,13 +314,16 @@ cdef class Channel:
         self.start += sent
         self.length -= sent
         if self.length == 0:
-            self.start = 0
-            self.capacity = 0
-            free(self.backlog)      # an idle session keeps no buffer
-            self.backlog = NULL
+            self._drop_backlog()    # an idle session keeps no buffer
             self._watch()
             self.on_drained()
         return 0
+
+    cdef void _drop_backlog(self) noexcept:
+        self.start = 0
+        self.capacity = 0
+        free(self.backlog)
+        self.backlog = NULL
 
     cdef int _watch(self) except -1:
         """Let the poller wait for what we can use now."""

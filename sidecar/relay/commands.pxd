@@ -13,11 +13,20 @@ cdef enum Kind:
     UNSUBSCRIBE      # one confirmation per channel, or one per subscription when none is named
     MONITOR
     HELLO            # may change the protocol
+    WATCH
+    UNWATCH
     BLOCKING         # waits by nature (BLPOP): its time is not latency
     MAYBE_BLOCKING   # waits when an argument says BLOCK (XREAD): held until it is complete
     NOTED_KIND       # PLAIN, and its success changes what is known about the client (SELECT, AUTH, CLIENT SETNAME): held until it is complete
     TRACEPARENT      # ours: it never reaches the engine
     HELD             # held until it is complete, then `special.py` says what is forwarded
+
+cdef enum Route:     # bits of Command.route
+    READS = 1        # needs nothing of its connection: it may go by lane
+    WRITES = 2       # the same, and may write
+    RIDES = 3
+    KEEPS = 4        # its answer tells the connection from others: the session keeps this one
+    PINS = 8         # may change the connection in a way that is not followed: the session never rides again
 
 cdef enum:
     NAME_MAX = 256   # bytes of a name, subcommand included; renamed commands may have long ones
@@ -26,6 +35,7 @@ cdef struct Command:
     unsigned short id
     unsigned char kind
     unsigned char subscription     # for SUBSCRIBE and UNSUBSCRIBE: 0 channel, 1 pattern, 2 shard channel
+    unsigned char route
 
 cdef struct Slot:
     unsigned int hash

@@ -23,6 +23,8 @@ cdef dict _KINDS = {
     "SUNSUBSCRIBE": UNSUBSCRIBE,
     "MONITOR": MONITOR,
     "HELLO": HELLO,
+    "WATCH": WATCH,
+    "UNWATCH": UNWATCH,
     "SELECT": NOTED_KIND,
     "AUTH": NOTED_KIND,
     "CLIENT SETNAME": NOTED_KIND,
@@ -32,6 +34,33 @@ cdef dict _KINDS = {
     "XREADGROUP": MAYBE_BLOCKING,
 }
 cdef dict _SUBSCRIPTIONS = {"PSUBSCRIBE": 1, "PUNSUBSCRIBE": 1, "SSUBSCRIBE": 2, "SUNSUBSCRIBE": 2}
+
+# Read or write, but not by lane: they hold up the engine, or may one day hold up the connection.
+cdef frozenset _HEAVY = frozenset({"FLUSHALL", "FLUSHDB", "MIGRATE", "SWAPDB"})
+cdef frozenset _NEITHER = frozenset({"blocking", "noscript", "admin", "pubsub", "module"})
+cdef frozenset _LIGHT = frozenset({"PING", "ECHO", "PUBLISH", "SPUBLISH", "TIME"})
+cdef frozenset _KEEPING = frozenset({"CLIENT ID", "CLIENT INFO", "CLIENT GETREDIR", "CLIENT TRACKINGINFO"})
+# Subcommands of CLIENT that change nothing about the connection, or what notes.py follows.
+cdef frozenset _HARMLESS = _KEEPING | {
+    "CLIENT", "CLIENT GETNAME", "CLIENT HELP", "CLIENT KILL", "CLIENT LIST", "CLIENT PAUSE", "CLIENT SETINFO", "CLIENT SETNAME", "CLIENT UNBLOCK",
+    "CLIENT UNPAUSE",
+}
+cdef frozenset _PINNING = frozenset({
+    "ASKING", "MONITOR", "PSUBSCRIBE", "PSYNC", "READONLY", "READWRITE", "REPLCONF", "SCRIPT DEBUG", "SSUBSCRIBE", "SUBSCRIBE", "SYNC",
+})
+
+
+cdef int _route(str name, flags) except -1:
+    """The Route bits of a command."""
+    if name in _LIGHT:
+        return READS
+    if name in _PINNING or (name.startswith("CLIENT ") and name not in _HARMLESS):
+        return PINS
+    if name in _KEEPING:
+        return KEEPS
+    if name in _HEAVY or not _NEITHER.isdisjoint(flags):
+        return 0
+    return WRITES if "write" in flags else READS if "readonly" in flags else 0
 
 
 def _spelled(str name):
@@ -62,6 +91,7 @@ cdef class CommandTable:
         self.disguise.id = 0
         self.disguise.kind = HELD
         self.disguise.subscription = 0
+        self.disguise.route = 0
 
     def __dealloc__(self):
         cdef int i
@@ -102,6 +132,7 @@ cdef class CommandTable:
             if flag.startswith(FIRST_KEY):
                 self.first_keys[canonical] = int(flag[len(FIRST_KEY):])
         command.subscription = _SUBSCRIPTIONS.get(canonical, 0)
+        command.route = _route(canonical, flags)
         if canonical in held:
             command.kind = HELD
         elif container:
@@ -112,6 +143,8 @@ cdef class CommandTable:
             command.kind = BLOCKING
         else:
             command.kind = PLAIN
+        if command.kind != PLAIN:
+            command.route &= ~RIDES
         self.put(name + b"\0" + sub if sub else name, command)
 
     def lookup(self, bytes name):

@@ -3,26 +3,11 @@
 cimport cython
 
 from sidecar.relay.channel cimport Channel
+from sidecar.relay.owner cimport Owner
 from sidecar.relay.pending cimport Pending, PendingQueue
 from sidecar.relay.recorder cimport Recorder
 from sidecar.relay.reply_framer cimport ReplyFramer
 from sidecar.relay.shared cimport Relay
-
-cdef class Owner:
-    """Whose commands a route carries. A route knows no more of a session than this."""
-
-    cdef long long active_ns                # when the last byte passed
-    cdef bint gone                          # the client takes nothing any more
-    cdef int deliver(self, const char* data, Py_ssize_t n) except -1    # bytes for the client, in order
-    cdef int answered(self) except -1       # all replies that have arrived were delivered
-    cdef int follow(self) except -1         # a command that everything behind it waited for is decided
-    cdef int taken(self) except -1          # the engine reads again
-    cdef int ended(self) except -1          # the engine has closed, or is gone
-
-cdef enum LocalAnswer:
-    ACCEPTED                                # TRACEPARENT
-    INVALID
-    SYNTAX
 
 @cython.final
 cdef class HomeRoute:
@@ -44,6 +29,9 @@ cdef class HomeRoute:
     cdef bint unmeasured                 # raw as soon as what is in flight has its replies
     cdef bint replica                    # the connection is a replication stream
     cdef bint in_multi
+    cdef bint watching
+    cdef int restoring                   # replies still to come to requests that make this connection what an earlier one was
+    cdef long long used_ns               # when something of the client's was last sent or answered here
     cdef long long executing             # elements of EXEC's reply still to come
     cdef long long header_size           # of EXEC's reply
     cdef bint monitor
@@ -66,6 +54,8 @@ cdef class HomeRoute:
     cdef int expect_local(self, int answer, long long now) except -1
     cdef int answer_locals(self) except -1
     cdef int note(self, object change) except -1
+    cdef int restore(self, list requests, bint pushes) except -1
+    cdef bint resting(self) noexcept
     cdef int unfollow(self, str reason, long long now) except -1
     cdef bint streaming(self) noexcept
     cdef bint settled(self) noexcept

@@ -12,26 +12,28 @@ from libc.string cimport memcmp
 
 from sidecar.relay.channel cimport HOLD, Channel
 from sidecar.relay.framer cimport ARRAY, BIG_ERROR, BROKEN, ERROR, FRAME, HEADER, MAP, MORE, PUSH, STATUS
+from sidecar.relay.owner cimport LARGE_BYTES, LARGE_TURNS, Owner, local_answer
 from sidecar.relay.pending cimport (
     BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, ENDS, EXEC_REPLY, HELLO_REPLY, LOCAL, MONITOR_REPLY, MULTI_REPLY, NOTED, OPENS, PLANNED, Pending,
-    PendingQueue, QUEUED, REFUSAL, REPLY, RESET_REPLY, SILENT, SUBSCRIPTION_SHIFT, SYNC_REPLY, UNMEASURED,
+    PendingQueue, QUEUED, REFUSAL, REPLY, RESET_REPLY, RESTORED, SILENT, SUBSCRIPTION_SHIFT, SYNC_REPLY, UNMEASURED, UNWATCH_REPLY, WATCH_REPLY,
 )
 from sidecar.relay.recorder cimport Recorder
 from sidecar.relay.reply_framer cimport ReplyFramer
 from sidecar.relay.shared cimport Relay, now_ns
 from telemetry cimport spans
-from telemetry.spans cimport Identity
 
 cdef Py_ssize_t _PENDING_MAX = 2_000_000       # commands in flight in one session: 80 MB; beyond it the session goes raw
 
 cdef const char* NULL_TEXT = ""
 
-cdef bytes _OK = b"+OK\r\n"
-cdef bytes _INVALID_TRACEPARENT = b"-ERR invalid traceparent\r\n"
-cdef bytes _SYNTAX_ERROR = b"-ERR syntax error\r\n"
 cdef bytes _NOAUTH = b"-NOAUTH Authentication required.\r\n"
 cdef bytes _SUBSCRIBED = (b"-ERR Can't execute 'traceparent': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this "
                           b"context\r\n")
+
+from sidecar.relay.notes import AFTER_RESET
+from sidecar.relay.plan import Plan
+
+cdef object _SWALLOW = Plan(transform=lambda _reply: b"")
 
 cdef dict _MESSAGES = {
     b"message": 1, b"pmessage": 1, b"smessage": 1,
@@ -39,35 +41,20 @@ cdef dict _MESSAGES = {
 }
 
 
-cdef class Owner:
-    """A session overrides every method; home.pxd says what each is told."""
-
-    cdef int deliver(self, const char* data, Py_ssize_t n) except -1:
-        return 0
-
-    cdef int answered(self) except -1:
-        return 0
-
-    cdef int follow(self) except -1:
-        return 0
-
-    cdef int taken(self) except -1:
-        return 0
-
-    cdef int ended(self) except -1:
-        return 0
-
-
 cdef class HomeRoute:
     """sock: connected to the engine. The owner sends requests through `upstream` and says with `expect` what each will be answered by."""
 
-    def __init__(self, Relay relay not None, Owner owner not None, sock, Identity who not None):
+    def __init__(self, Relay relay not None, Owner owner not None, sock, Recorder recorder not None):
         self.relay = relay
         self.owner = owner
         self.replies = ReplyFramer()
-        self.recorder = Recorder(relay, self.replies, who)
+        self.recorder = recorder
+        recorder.replies = self.replies
+        self.used_ns = now_ns()
         self.pending = PendingQueue()
         self.upstream = Channel(relay.poller, owner, sock, self._readable, self._drained)
+        relay.homes += 1
+        relay.upstreams_changed()
 
     # ---- what is in flight -----------------------------------------------------------------------------------------------------
 
@@ -112,7 +99,7 @@ cdef class HomeRoute:
 
     cdef int expect_planned(self, object plan, Py_ssize_t command, long long size, bint silent, long long now) except -1:
         """The same for a request with a plan."""
-        cdef int flags = BLOCKS if plan.sync else 0    # a replica's copy may be a long time coming
+        cdef int flags = BLOCKS if plan.sync or plan.blocks else 0    # a replica's copy may be a long time coming
         if plan.transform is not None and not silent and not self.unmeasured and not self.raw:
             flags |= PLANNED
             if self.plans is None:
@@ -138,6 +125,31 @@ cdef class HomeRoute:
         self.locals += 1
         self.relay.in_flight += 1
         return 0
+
+    cdef int restore(self, list requests, bint pushes) except -1:
+        """Send requests that make this new connection what an earlier one of the same client was; nobody else sees their replies.
+
+        pushes: the connection will speak RESP3. The owner's follow() is called when all have succeeded, unrestored() when one has not.
+        """
+        cdef Pending* entry
+        cdef bytes request = b"".join(requests)
+        if self.plans is None:
+            self.plans = deque()
+        for _ in requests:
+            entry = self.pending.push()
+            entry.at_ns = self.used_ns
+            entry.size = entry.expected = 0
+            entry.command = 0
+            entry.awaiting = RESTORED
+            entry.flags = PLANNED
+            entry.unit = NULL
+            entry.key = NULL
+            self.plans.append(_SWALLOW)
+            self.planned += 1
+            self.relay.in_flight += 1
+            self.restoring += 1
+        self.pushes = pushes
+        return self.upstream.send(request, len(request))
 
     cdef int answer_locals(self) except -1:
         """All requests of a read are taken: give the answers of ours whose turn it is, unless a reply follows that they can go with."""
@@ -172,13 +184,21 @@ cdef class HomeRoute:
         """Nothing that was forwarded can still be answered."""
         return self.pending.length == 0 and not self.silent_block
 
+    cdef bint resting(self) noexcept:
+        """Nothing is in flight, and the connection is in no state that the next command may need."""
+        return self.pending.length == 0 and not (self.in_multi or self.watching or self.raw or self.unmeasured or self.silent_block
+                                                 or self.streaming() or self.upstream.length or self.task is not None)
+
     cdef bint spared(self) noexcept:
         """Whether Valkey's `timeout` does not concern this session now."""
         return self.streaming() or self.pending.length or self.upstream.length or self.silent_block
 
     cdef int close(self) except -1:
         """Close the connection. What is in flight must have been forgotten."""
-        self.closed = True
+        if not self.closed:
+            self.closed = True
+            self.relay.homes -= 1
+            self.relay.upstreams_changed()
         if self.task is not None:
             self.task.cancel()
             self.task = None
@@ -193,7 +213,7 @@ cdef class HomeRoute:
         cdef long long now
         if n > 0:
             now = now_ns()
-            self.owner.active_ns = now
+            self.owner.active_ns = self.used_ns = now
             self._take(self.relay.buffer, n, now)
         elif n != -1:
             self.owner.ended()
@@ -336,7 +356,7 @@ cdef class HomeRoute:
             return _NOAUTH
         if not self.pushes and (self.subscription_sum or self.shard_sum):
             return _SUBSCRIBED
-        return _OK if answer == ACCEPTED else _INVALID_TRACEPARENT if answer == INVALID else _SYNTAX_ERROR
+        return local_answer(answer)
 
     cdef object _plan(self):
         """The plan of the reply that comes next."""
@@ -404,8 +424,7 @@ cdef class HomeRoute:
                 self.planned -= 1
             if entry.flags & NOTED:
                 change = self.queued_notes.popleft()
-                if framer.type != ERROR and framer.type != BIG_ERROR:
-                    self.recorder.apply(change)
+                self.owner.changed(change if framer.type != ERROR and framer.type != BIG_ERROR else None)
             self.recorder.release(entry)
             self.queued.pop()
             self.executing -= 1
@@ -462,7 +481,7 @@ cdef class HomeRoute:
         cdef Pending* moved
         if self.in_multi and framer.type == STATUS and entry.awaiting != EXEC_REPLY and framer.head_length >= 6 \
                 and memcmp(framer.head, b"QUEUED", 6) == 0:
-            if entry.awaiting != REPLY and entry.awaiting != HELLO_REPLY:    # what it does inside EXEC cannot be followed
+            if entry.awaiting not in (REPLY, HELLO_REPLY, UNWATCH_REPLY):    # what it does inside EXEC cannot be followed
                 return self._go_raw("transaction")
             self.recorder.add_bytes(&entry, 0, framer.size)
             moved = self.queued.push()
@@ -490,7 +509,9 @@ cdef class HomeRoute:
         if entry.flags & NOTED:
             change = self.notes.popleft()
             if not failed:
-                self.recorder.apply(change)
+                self.owner.changed(change)
+            elif entry.awaiting == HELLO_REPLY:    # a part of it may have been done
+                self.owner.changed(None)
         self.pending.pop()
         self._settle(&entry)
         self.recorder.answered_ns = now
@@ -499,6 +520,8 @@ cdef class HomeRoute:
             self.answered_well = True
         elif not self.answered_well and framer.head_length > 6 and memcmp(framer.head, b"NOAUTH", 6) == 0:
             self.relay.auth_required = True    # as ACL SETUSER may have made it
+        if framer.size > LARGE_BYTES or entry.size > LARGE_BYTES:
+            self.owner.home_turns = LARGE_TURNS
         if entry.awaiting != REPLY:
             if entry.awaiting == MULTI_REPLY and not failed:
                 self._begin_transaction()
@@ -514,8 +537,18 @@ cdef class HomeRoute:
                     self.monitor = True
             elif entry.awaiting == HELLO_REPLY and not failed:
                 self.pushes = framer.type == MAP
+            elif entry.awaiting == WATCH_REPLY and not failed:
+                self.watching = True
+            elif entry.awaiting == UNWATCH_REPLY and not failed:
+                self.watching = False
             elif entry.awaiting == SYNC_REPLY:     # refused: an ordinary session again
                 self.owner.follow()
+            elif entry.awaiting == RESTORED:
+                self.restoring -= 1
+                if failed:
+                    return self.owner.unrestored(framer.head[:framer.head_length])
+                if self.restoring == 0:
+                    self.owner.follow()
         return self._unanswered()
 
     cdef int _begin_transaction(self) except -1:
@@ -527,15 +560,15 @@ cdef class HomeRoute:
     cdef int _reset(self) except -1:
         """RESET has been executed."""
         self._end_transaction()
-        self.monitor = self.pushes = self.answered_well = False
+        self.monitor = self.pushes = self.answered_well = self.watching = False
         self.subscriptions[0] = self.subscriptions[1] = self.subscriptions[2] = 0
         self.subscription_sum = self.shard_sum = 0
-        self.recorder.apply((("name", ""), ("user", ""), ("database", 0)))
-        return 0
+        return self.owner.changed(AFTER_RESET)
 
     cdef int _end_transaction(self) except -1:
         cdef int plans
-        self.in_multi = False
+        if self.in_multi:
+            self.in_multi = self.watching = False
         self.executing = 0
         if self.queued is not None:
             while self.queued.length:          # never executed
@@ -560,7 +593,7 @@ cdef class HomeRoute:
             if entry.awaiting == SILENT:
                 self.recorder.lost(&entry, "", now_ns() if entry.unit != NULL else 0)
                 if entry.flags & NOTED:
-                    self.recorder.apply(self.notes.popleft())
+                    self.owner.changed(self.notes.popleft())
             self._settle(&entry)
             if entry.flags & BLOCKS:
                 self.silent_block = True

@@ -261,7 +261,6 @@ class Listener:
             return
         self.by_kind[new.kind] += 1
         self._relay.ledger.count("connections.opened")
-        session.start()
 
     async def _ask_then_open(self, newcomer: _Newcomer) -> None:
         """Protected mode follows the live state of the default user, which only the engine knows."""

@@ -1,6 +1,6 @@
-"""What a client's own commands change in how its spans show it: database, user, name, library.
+"""What a client's own commands change about its connection: database, user, protocol, name, library.
 
-Owns reading it from their arguments. Whether the engine agrees, the route sees.
+Owns reading it from their arguments; its spans show it, and another connection can be made the same. Whether the engine agrees, the route sees.
 """
 
 from __future__ import annotations
@@ -9,7 +9,12 @@ from collections.abc import Sequence
 
 from sidecar.relay.plan import word
 
-Changes = tuple[tuple[str, str | int], ...]
+Changes = tuple[tuple[str, str | int | tuple[bytes, bytes | None]], ...]
+"""Fields and their new values: database, protocol, name, lib-name, lib-ver, user ("" is the default user), and
+credentials: user and password as they were given, which are shown nowhere."""
+
+AFTER_RESET: Changes = (("name", ""), ("user", ""), ("database", 0), ("protocol", 2), ("credentials", (b"default", None)))
+"""What RESET leaves; the library stays."""
 
 
 def changes(args: Sequence[bytes] | None) -> Changes:
@@ -20,7 +25,8 @@ def changes(args: Sequence[bytes] | None) -> Changes:
     if name == b"select" and len(args) == 2 and args[1].isdigit() and len(args[1]) < 10:
         return (("database", int(args[1])),)
     if name == b"auth" and len(args) in (2, 3):
-        return (("user", _user(args[1]) if len(args) == 3 else ""),)
+        user = args[1] if len(args) == 3 else b"default"
+        return (("user", _user(user)), ("credentials", (user, args[-1])))
     if name == b"hello":
         return tuple(_hello(args))
     if name == b"client" and len(args) == 3 and word(args[1]) == b"setname":
@@ -31,12 +37,14 @@ def changes(args: Sequence[bytes] | None) -> Changes:
 
 
 def _hello(args: Sequence[bytes]) -> Changes:
-    found: list[tuple[str, str | int]] = []
+    found: list[tuple[str, str | int | tuple[bytes, bytes | None]]] = []
+    if len(args) > 1 and args[1] in (b"2", b"3"):
+        found.append(("protocol", int(args[1])))
     at = 2
     while at < len(args):
         option = word(args[at])
         if option == b"auth" and at + 2 < len(args):
-            found.append(("user", _user(args[at + 1])))
+            found += [("user", _user(args[at + 1])), ("credentials", (args[at + 1], args[at + 2]))]
             at += 3
         elif option == b"setname" and at + 1 < len(args):
             found.append(("name", _text(args[at + 1])))

@@ -15,10 +15,13 @@ cdef enum Awaiting:
     MONITOR_REPLY
     HELLO_REPLY         # its form says which protocol follows
     SYNC_REPLY          # SYNC, PSYNC: raw after it
+    WATCH_REPLY
+    UNWATCH_REPLY
     SILENT              # no reply is to come (CLIENT REPLY OFF, SKIP)
     REFUSAL             # bytes that are not RESP: one error, then the engine closes
     UNMEASURED          # from here on nothing can be followed: the session goes raw
     LOCAL               # never forwarded: it is answered by us when its turn comes
+    RESTORED            # a request of ours, which makes a new connection what an earlier one was
 
 cdef enum:
     BLOCKS = 1          # flags: may wait by nature

@@ -20,7 +20,7 @@ class Plan:
     says so. cosmetic: `transform` does nothing but write the reply anew, which nobody needs who has left.
     """
 
-    __slots__ = ("cosmetic", "request", "sync", "transform")
+    __slots__ = ("blocks", "cosmetic", "request", "sync", "transform")
 
     def __init__(
         self,
@@ -28,11 +28,13 @@ class Plan:
         transform: Transform | None = None,
         *,
         sync: bool = False,
+        blocks: bool = False,
         cosmetic: bool = False,
     ) -> None:
         self.request = request
         self.transform = transform
         self.sync = sync
+        self.blocks = blocks
         self.cosmetic = cosmetic
 
 

@@ -28,13 +28,12 @@ if (NIL_RULE, EMPTY_RULE, ZERO_RULE, EACH_RULE, ARGUMENTS_RULE) != \
 
 
 cdef class Recorder:
-    """who: sends the commands. replies: holds the reply that a command is said to have."""
+    """who: sends the commands. The route that carries them sets `replies`, which holds the reply that a command is said to have."""
 
-    def __init__(self, Relay relay not None, ReplyFramer replies not None, Identity who not None):
+    def __init__(self, Relay relay not None, Identity who not None):
         self.relay = relay
         self.ledger = relay.ledger
         self.tracer = relay.tracer
-        self.replies = replies
         self.who = who
 
     # ---- what a command belongs to ---------------------------------------------------------------------------------------------
@@ -256,7 +255,7 @@ cdef class Recorder:
         return 0
 
     cdef int apply(self, object change) except -1:
-        """Something about the client has changed: pairs of a name (lib-name, lib-ver, name, user, database) and a value."""
+        """Something about the client has changed: sidecar.relay.notes says what. Spans show the text, and the database."""
         for name, value in change:
             if name == "lib-name":
                 self.who.lib_name = value
@@ -266,7 +265,7 @@ cdef class Recorder:
                 self.who.client_name = value
             elif name == "user":
                 self.who.user = value
-            else:
+            elif name == "database":
                 self.who.database = value
         self.who.changed()
         return 0

@@ -37,6 +37,7 @@ cdef class RequestFramer:
         self.naming = True
         self.cut = False
         self.name_length = 0
+        self.body_left = 0
         self.command = NULL
         self.container = NULL
         self.argc = 0

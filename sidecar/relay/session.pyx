@@ -1,7 +1,8 @@
 """A client session: what a client sends, request by request, and how it leaves.
 
-Owns the client's connection and frames its requests, to know their names and which must be seen whole (`special.py` decides about those);
-the route carries them and brings the replies. Requests are framed even when replies are not followed any more, because some may not pass to
+Owns the client's connection and frames its requests, to know their names and which must be seen whole (`special.py` decides about those), and
+which way they go: by a lane that many sessions share, or home, by a connection of its own. The route carries them and brings the replies. What
+is in flight is all on one of the two. Requests are framed even when replies are not followed any more, because some may not pass to
 an engine that takes everybody for a local client. Nothing is decoded on the way.
 """
 
@@ -11,20 +12,26 @@ import socket
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 
-from sidecar.relay.channel cimport BACKLOG, CONNECTING, HOLD, STOPPED, Channel
+from sidecar.relay.channel cimport BACKLOG, HOLD, STOPPED, Channel
 from sidecar.relay.commands cimport (
-    BLOCKING, Command, DISCARD, EXEC, HELD, HELLO, MAYBE_BLOCKING, MONITOR, MULTI, NOTED_KIND, PLAIN, RESET, SUBSCRIBE, TRACEPARENT, UNSUBSCRIBE,
+    BLOCKING, Command, DISCARD, EXEC, HELD, HELLO, KEEPS, MAYBE_BLOCKING, MONITOR, MULTI, NOTED_KIND, PINS, PLAIN, RESET, RIDES, SUBSCRIBE, TRACEPARENT,
+    UNSUBSCRIBE, UNWATCH, WATCH, WRITES,
 )
-from sidecar.relay.framer cimport BROKEN, EMPTY, FRAME
-from sidecar.relay.home cimport ACCEPTED, HomeRoute, INVALID, Owner, SYNTAX
+from sidecar.relay.framer cimport BROKEN, EMPTY, FRAME, MORE
+from sidecar.relay.home cimport HomeRoute
+from sidecar.relay.lane cimport Group, Lane, Lanes, Rider
+from sidecar.relay.owner cimport ACCEPTED, INVALID, LARGE_BYTES, Owner, SYNTAX
 from sidecar.relay.pending cimport (
     BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, EXEC_REPLY, HELLO_REPLY, MONITOR_REPLY, MULTI_REPLY, NOTED, REFUSAL, REPLY, RESET_REPLY, SUBSCRIPTION_SHIFT,
+    UNWATCH_REPLY, WATCH_REPLY,
 )
+from sidecar.relay.recorder cimport Recorder
 from sidecar.relay.request_framer cimport HELD_MAX, RequestFramer, says_block
 from sidecar.relay.shared cimport Relay, now_ns
 from sidecar.relay.tls_stream cimport TlsStream
 from telemetry.spans cimport Identity, Unit
 
+from sidecar.relay.attributes import Attributes
 from sidecar.relay.context import BAD_SYNTAX, INVALID_CONTEXT, parse
 from sidecar.relay.notes import changes
 from sidecar.relay.plan import FAILED_PLAN, SILENT_PLAN, arguments, encode
@@ -37,6 +44,9 @@ cdef long long _ABANDONED_NS = 60_000_000_000  # without a reply, after the clie
 cdef long long _STALLED_NS = 1_000_000_000     # without a byte, while a reply waits for its client
 cdef double _RETRY_S = 0.01                    # between the first attempts to reach the engine
 cdef double _RETRY_MOST_S = 0.1                # between later ones: thousands of clients may wait
+
+cdef int _CROSSING_TURNS = 16                  # reads that go home after commands had to wait for the lane's replies
+cdef Py_ssize_t _RIDING_MAX = 1024             # commands in flight on a lane: deeper pipelines are as fast at home
 
 cdef bytes _UNAVAILABLE = b"-LOADING valkey-sidecar: the engine does not answer, try again later\r\n"
 cdef bytes _BAD_LINE_ENDS = b"*1\r\n$1\r\nx??*?\r\n"    # an engine that does not look at line ends refuses the count
@@ -56,34 +66,35 @@ cdef class Session(Owner):
         self.is_local = is_local
         host, _, port = peer.rpartition(":")
         self.who = Identity(host.strip("[]"), int(port), transport)
+        self.recorder = Recorder(relay, self.who)
         self.requests = RequestFramer(relay.table)
-        self.active_ns = now_ns()
-        self.client = Channel(relay.poller, self, sock, self._readable, self._drained, CONNECTING | (STOPPED if relay.stopped else 0), tls)
+        self.active_ns = self.connected_ns = now_ns()
+        self.client = Channel(relay.poller, self, sock, self._readable, self._drained, STOPPED if relay.stopped else 0, tls)
         relay.sessions.add(self)
+        relay.upstreams_changed()
 
-    # ---- connecting ------------------------------------------------------------------------------------------------------------
+    # ---- its own connection to the engine --------------------------------------------------------------------------------------
 
-    def start(self):
-        """Connect to the engine, then take requests. Without an engine for engine_timeout seconds: an error reply."""
-        self.deadline = self.relay.loop.time() + self.relay.engine_timeout
-        self.retry_s = _RETRY_S
-        self._connect()
+    cdef bint _at_home(self) except -1:
+        """Whether commands can go home now; else they wait until the connection is there.
 
-    def _connect(self):
-        self.timer = None
-        if self.closed:
-            return
-        if self._reach_engine():
-            self.client.resume(CONNECTING)
-        elif self.relay.loop.time() >= self.deadline:
-            self.client.on_readable = self._late
-            self.client.resume(CONNECTING)
-        else:
-            self.retry_s = min(self.retry_s * 1.5, _RETRY_MOST_S)
-            self.timer = self.relay.loop.call_later(self.retry_s, self._connect)
+        Without an engine for engine_timeout seconds the client gets an error.
+        """
+        if self.route is None and not self._reach_engine():
+            self.deadline = self.relay.loop.time() + self.relay.engine_timeout
+            self.retry_s = _RETRY_S
+            self.timer = self.relay.loop.call_later(self.retry_s, self._reach_again)
+            self.awaits_home = True
+            return False
+        if self.route.restoring:
+            self.awaits_home = True
+            return False
+        self.recorder.replies = self.route.replies
+        return True
 
     cdef bint _reach_engine(self) except -1:
         """Whether there is a connection to the engine now."""
+        cdef list requests
         sock = None
         try:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -92,22 +103,151 @@ cdef class Session(Owner):
             if sock is not None:
                 sock.close()
             return False
-        self.route = HomeRoute(self.relay, self, sock, self.who)
+        self.route = HomeRoute(self.relay, self, sock, self.recorder)
+        if self.attributes is not None:
+            requests = self.attributes.restoring()
+            if requests:
+                self.route.restore(requests, self.attributes.protocol == 3)
         return True
 
-    def _late(self):
-        """A client that has waited long enough says something: the engine may be back since."""
-        cdef Py_ssize_t n
-        if self._reach_engine():
-            self.client.on_readable = self._readable
-            self._readable()
+    def _reach_again(self):
+        self.timer = None
+        if self.closed:
             return
-        n = self.client.receive(self.relay.buffer, self.relay.buffer_size)
-        if n == -1:
-            return
-        if n > 0:
+        if self.route is not None or self._reach_engine():
+            if not self.route.restoring:
+                self._came_home()
+        elif self.relay.loop.time() >= self.deadline:
             self.client.send(_UNAVAILABLE, len(_UNAVAILABLE))
+            self.close()
+        else:
+            self.retry_s = min(self.retry_s * 1.5, _RETRY_MOST_S)
+            self.timer = self.relay.loop.call_later(self.retry_s, self._reach_again)
+
+    def _came_home(self):
+        """Its own connection is there: what waits for it goes on."""
+        if self.awaits_home:
+            self.awaits_home = False
+            self.recorder.replies = self.route.replies
+            self._release()
+
+    def come_home(self):
+        """Open its own connection to the engine, if it has none. Whether it has one now."""
+        return self.closed or self.route is not None or self._reach_engine()
+
+    def park(self, long long before_ns):
+        """Close its own connection if it was last used before that time, and another one can take its place."""
+        if self.route is None or self.kept or self.pinned or self.route.used_ns >= before_ns or not self.route.resting() or self.route.restoring \
+                or self.task is not None or self.begun_at_home or self.client_left or self.finished or self.broken or self.endless or self.held is not None:
+            return
+        self.route.close()
+        self.route = None
+
+    def keep_home(self):
+        """Its own connection stays, however idle it is."""
+        self.kept = True
+
+    def pin(self):
+        """From now on this session's commands go by its own connection only."""
+        self.pinned = True
+        self._leave_group()
+
+    cdef int _mark(self, int route) except -1:
+        """A command that makes the connection one that cannot be given up, or not even be left."""
+        self.kept = True
+        if route & PINS:
+            self.pin()
+        return 0
+
+    cdef int changed(self, object change) except -1:
+        if change is None:
+            self.pin()
+            return 0
+        self.recorder.apply(change)
+        if self.attributes is None:
+            self.attributes = Attributes()
+        before = self.attributes.identity
+        self.attributes.apply(change)
+        if self.attributes.identity != before or "credentials" in dict(change):
+            self._leave_group()
+        return 0
+
+    cdef int unrestored(self, bytes reply) except -1:
+        """The engine takes it no more for who it was: so it would tell a client that connects anew."""
+        cdef bytes error = b"-%b\r\n" % reply.rstrip(b"\r\n")
+        self.client.send(error, len(error))
         self.close()
+        return 0
+
+    # ---- the lane --------------------------------------------------------------------------------------------------------------
+
+    cdef Lane _lane(self):
+        """The lane that the commands of a read may go by, None: they go home."""
+        cdef Rider rider = self.rider
+        cdef Lane lane
+        if self.pinned or not self.relay.lanes or self.relay.suspended or self.broken or self.begun_at_home:
+            return None
+        if self.group is None:
+            # The engine itself has said to this session that it may: nobody rides on what others are.
+            if self.route is None or not self.route.answered_well or not self.route.resting():
+                return None
+            if self.attributes is None:
+                self.attributes = Attributes()
+            self.group = (<Lanes>self.relay.lane_pool).join(self.attributes)
+        if self.home_turns:
+            self.home_turns -= 1
+            return None
+        if self.client.length:                 # it does not read: the engine keeps its replies, as it would directly
+            return None
+        lane = self.group.lane
+        if lane is None:
+            self.group.want(self.attributes)
+            return None
+        if self.route is not None and not self.route.resting():
+            return None
+        if rider is None:
+            rider = self.rider = Rider(self.relay, self, self.recorder)
+        if rider.lane is not lane:
+            if rider.pending.length:
+                return None
+            rider.lane = lane
+        elif rider.pending.length >= _RIDING_MAX:
+            return None
+        self.recorder.replies = lane.replies
+        return lane
+
+    cdef bint _leave_lane(self) except -1:
+        """Whether commands can go home now; else they wait until what is in flight on the lane is answered."""
+        if self.rider is not None and self.rider.pending.length:
+            self.crossing = True
+            self.home_turns = max(self.home_turns, _CROSSING_TURNS)
+            return False
+        return self._at_home()
+
+    cdef int _leave_group(self) except -1:
+        """It is not who it was, or rides no more. What it has in flight on a lane stays there."""
+        if self.group is not None:
+            (<Lanes>self.relay.lane_pool).leave(self.group)
+            self.group = None
+        return 0
+
+    def wait_on_lane(self, bytes request):
+        """Send this request on the lane that carried the session's last write, which nobody uses any more then.
+
+        An awaitable of its reply; None without such a lane.
+        """
+        cdef Lane lane = self.rider.wrote if self.rider is not None else None
+        if lane is None:
+            return None
+        self.rider.wrote = None
+        return None if lane.closed else lane.wait(request)
+
+    cdef int _hold(self, const char* p, Py_ssize_t n) except -1:
+        """Requests wait; the first of them is taken anew from its beginning."""
+        self.held = bytearray(p[:n])
+        self.held_parsed = 0
+        self.requests.reset()
+        return self.client.pause(HOLD)
 
     # ---- requests --------------------------------------------------------------------------------------------------------------
 
@@ -133,17 +273,20 @@ cdef class Session(Owner):
         cdef bytearray held = None
         cdef RequestFramer framer = self.requests
         cdef const Command* command
-        cdef HomeRoute route = self.route
+        cdef HomeRoute route
+        cdef Lane lane
+        cdef Rider rider
         self.relay.kept_length = 0             # what a session that failed has left
         if self.broken:
             self.broken_bytes += n
             if self.broken_bytes > _BROKEN_MAX:    # the engine should have refused long ago
                 self.client.pause(HOLD)
                 return 0
-            route.upstream.send(data, n)
-            if route.upstream.length:
+            self.route.upstream.send(data, n)
+            if self.route.upstream.length:
                 self.client.pause(BACKLOG)
             return 0
+        lane = self._lane()
         if self.held is not None:
             held = self.held
             self.held = None
@@ -151,18 +294,54 @@ cdef class Session(Owner):
             start = unsent = PyByteArray_AS_STRING(held)
             p = start + self.held_parsed
             end = start + PyByteArray_GET_SIZE(held)
+        if lane is None and not self._leave_lane():
+            return self._hold(start, end - start)
+        route = self.route
+        rider = self.rider
         while p < end:
             p = framer.next(p, end)
+            command = framer.command
+            if lane is not None:
+                if framer.event == FRAME and command != NULL and command.route & RIDES and framer.size <= LARGE_BYTES and not framer.is_inline:
+                    self.recorder.request(start, p, framer.first, framer.first_length,
+                                          framer.container.id if framer.container != NULL else 0)
+                    rider.expect(command.id, framer.argc - 1, framer.size, now)
+                    if command.route & WRITES and rider.wrote is not lane:
+                        rider.wrote = lane
+                    self.last = command.id
+                    start = p
+                    continue
+                if framer.event == EMPTY:
+                    start = p
+                    continue
+                if framer.event == FRAME and command != NULL and command.kind == TRACEPARENT and not framer.is_inline:
+                    rider.send(unsent, start - unsent)
+                    unsent = p
+                    self._trace_context(arguments(start[:p - start]), now, rider)
+                    start = p
+                    continue
+                if framer.event == MORE and end - start <= LARGE_BYTES and framer.body_left <= LARGE_BYTES:
+                    break
+                rider.send(unsent, start - unsent)     # the rest goes home
+                unsent = start
+                lane = None
+                if not self._leave_lane():
+                    self.recorder.end_batch()
+                    return self._hold(start, end - start)
+                route = self.route
             if framer.event == FRAME:
-                command = framer.command
-                route.recorder.request(start if framer.size == p - start else NULL, p, framer.first, framer.first_length,
-                                       framer.container.id if framer.container != NULL else 0)
+                self.begun_at_home = False
+                self.last = command.id if command != NULL else 0
+                self.recorder.request(start if framer.size == p - start else NULL, p, framer.first, framer.first_length,
+                                      framer.container.id if framer.container != NULL else 0)
                 if command != NULL and command.kind == PLAIN and not framer.is_inline and not self.replies_off and not self.skip_next:
+                    if command.route & (PINS | KEEPS):
+                        self._mark(command.route)
                     route.expect(REPLY, command.id, 0, framer.argc - 1, framer.size, False, now)
                 elif command != NULL and command.kind == TRACEPARENT and not framer.is_inline and not route.raw and not route.unmeasured:
                     self.relay.keep(unsent, start - unsent)
                     unsent = p
-                    self._trace_context(arguments(start[:p - start]), now)
+                    self._trace_context(arguments(start[:p - start]), now, None)
                 elif framer.is_inline or (command != NULL and command.kind == HELD):
                     self._forward(unsent, start - unsent)
                     unsent = p
@@ -184,24 +363,38 @@ cdef class Session(Owner):
         if self.closed:
             self.relay.kept_length = 0
             return 0
+        if rider is not None and (rider.boarding or rider.locals):
+            rider.send(unsent, start - unsent)
+            rider.answer_locals()
+            if lane is not None:
+                unsent = start
+        if lane is not None:
+            if start < end:
+                self.held = bytearray(start[:end - start])
+                self.held_parsed = end - start
+            self.recorder.end_batch()
+            return 0
         if self.broken:
             self._forward(unsent, end - unsent)
         elif self.client.paused & HOLD:        # the rest waits
             self._forward(unsent, start - unsent)
-            self.held = bytearray(start[:end - start]) if start < end else None
-            self.held_parsed = 0
+            if start < end:
+                self.held = bytearray(start[:end - start])
+                self.held_parsed = 0
         elif start < end and framer.undecided():
             self._forward(unsent, start - unsent)
             if end - start > HELD_MAX and framer.inspected():
                 return self._refuse_large()
             if end - start > HELD_MAX:
                 route.upstream.send(start, end - start)
+                self.begun_at_home = True
             else:
                 self.held = bytearray(start[:end - start])
                 self.held_parsed = end - start
         else:
             self._forward(unsent, end - unsent)
-        route.recorder.end_batch()
+            self.begun_at_home = start < end
+        self.recorder.end_batch()
         if route.locals:
             route.answer_locals()
             if self.client.length > _UNREAD_MAX:   # the engine has no part in these: nothing else slows the client down
@@ -219,9 +412,8 @@ cdef class Session(Owner):
         self.relay.kept_length = 0
         return 0
 
-    cdef int _trace_context(self, list args, long long now) except -1:
-        """TRACEPARENT, which the engine never sees. args: None when its line ends are wrong."""
-        cdef HomeRoute route = self.route
+    cdef int _trace_context(self, list args, long long now, Rider rider) except -1:
+        """TRACEPARENT, which the engine never sees. args: None when its line ends are wrong; rider: None at home."""
         cdef Unit* unit = NULL
         cdef int answer = ACCEPTED
         cdef bytes trace_id, parent_id, state
@@ -234,14 +426,14 @@ cdef class Session(Owner):
         elif context is not None and self.relay.tracer.enabled:
             trace_id, parent_id, trace_flags, state, count = context
             unit = self.relay.tracer.below(trace_id, parent_id, trace_flags, state, len(state))
-        route.recorder.give_context(unit, count)
+        self.recorder.give_context(unit, count)
         self.relay.ledger.count("trace.contexts", "accepted" if answer == ACCEPTED else "invalid")
         if self.replies_off:
             return 0
         if self.skip_next:                     # the engine skips the reply to what comes next: to nothing but this
             self.skip_next = False
             return self.relay.keep(_UNKNOWN, len(_UNKNOWN))
-        return route.expect_local(answer, now)
+        return rider.expect_local(answer, now) if rider is not None else self.route.expect_local(answer, now)
 
     cdef int _refuse_large(self) except -1:
         self.relay.kept_length = 0
@@ -279,18 +471,20 @@ cdef class Session(Owner):
             framer.argc = len(args)
             if len(args) > 1:
                 first = args[1]
-            route.recorder.request(NULL, NULL, first, len(args[1]) if len(args) > 1 else 0,    # an inline request shows no key
+            self.recorder.request(NULL, NULL, first, len(args[1]) if len(args) > 1 else 0,    # an inline request shows no key
                                    framer.container.id if framer.container != NULL else 0)
         command = framer.command
         kind = command.kind if command != NULL else <int>PLAIN
-        identifier = command.id if command != NULL else 0
+        identifier = self.last = command.id if command != NULL else 0
+        if command != NULL and command.route & (PINS | KEEPS):
+            self._mark(command.route)
         argc = framer.argc - 1
         if argc and (kind == MULTI or kind == EXEC or kind == DISCARD or kind == RESET or kind == MONITOR):
             kind = PLAIN                       # the engine refuses it for its arguments
         if route.pending.length == 0:          # what was refused has changed nothing
             self.requesting_multi = route.in_multi
         if kind == TRACEPARENT and not route.raw and not route.unmeasured:
-            return self._trace_context(args, now)
+            return self._trace_context(args, now, None)
         if kind == HELD:
             request = start[:end - start]
             if args is None:
@@ -311,6 +505,8 @@ cdef class Session(Owner):
             if change:
                 route.note(change)
                 flags = NOTED
+            elif argc or kind != HELLO:        # what it changes is not known
+                self.pin()
         if kind == BLOCKING:
             flags = BLOCKS
         elif kind == MAYBE_BLOCKING:
@@ -346,6 +542,10 @@ cdef class Session(Owner):
                 return route.unfollow("monitor_twice", now)
         elif kind == HELLO:
             awaiting = HELLO_REPLY
+        elif kind == WATCH:
+            awaiting = WATCH_REPLY
+        elif kind == UNWATCH:
+            awaiting = UNWATCH_REPLY
         self.skip_next = False
         return route.expect(awaiting, identifier, flags, argc, framer.size, silent, now)
 
@@ -389,7 +589,7 @@ cdef class Session(Owner):
         self.task = None
         if not self.closed:
             self._apply(plan, request, command, now)
-            self.route.recorder.end_batch()
+            self.recorder.end_batch()
             if plan is None or not plan.sync:
                 self._release()
 
@@ -444,17 +644,35 @@ cdef class Session(Owner):
             self.route.upstream.pause(BACKLOG)
         if self.decided:
             self.decided = False
-            if self.task is None and self.client.paused & HOLD:
+            if self.awaits_home:
+                self._came_home()
+            elif self.task is None and not self.crossing and self.client.paused & HOLD:
                 self._release()
         if self.client_left or self.client.failed:
             self._depart()
         return 0
+
+    cdef int rode(self) except -1:
+        if self.closed:
+            return 0
+        if self.crossing and self.rider.pending.length == 0:
+            self.crossing = False
+            if self._at_home():
+                self._release()
+        if self.client_left or self.client.failed:
+            self._depart()
+        return 0
+
+    cdef int behind(self) except -1:
+        return self.client.pause(BACKLOG)
 
     cdef int follow(self) except -1:
         self.decided = True                    # but first the client gets what has arrived
         return 0
 
     cdef int taken(self) except -1:
+        if self.closed:
+            return 0
         self.client.resume(BACKLOG)
         if self.client_left:
             self._depart()
@@ -478,10 +696,11 @@ cdef class Session(Owner):
         if self.finished:
             self.close()
         else:
-            if self.route.upstream.paused & BACKLOG:
-                self.route.recorder.answered_ns = now_ns()      # no command is slow for a client that did not read
-            self.route.upstream.resume(BACKLOG)
-            if self.route.upstream.length == 0:
+            if self.route is not None:
+                if self.route.upstream.paused & BACKLOG:
+                    self.recorder.answered_ns = now_ns()        # no command is slow for a client that did not read
+                self.route.upstream.resume(BACKLOG)
+            if self.route is None or self.route.upstream.length == 0:
                 self.client.resume(BACKLOG)
             if self.client.failed:
                 self._depart()
@@ -492,7 +711,9 @@ cdef class Session(Owner):
         if not self.client_left:
             self.client_left = True
             self.client.pause(HOLD)
-        if self.closed or self.task is not None:
+        if self.closed or self.task is not None or (self.rider is not None and self.rider.pending.length):
+            return 0
+        if self.route is not None and self.route.restoring and self.awaits_home:
             return 0
         if self.route is None:
             return self._finish("client_gone")
@@ -516,17 +737,27 @@ cdef class Session(Owner):
         if self.timer is not None:
             self.timer.cancel()
         self.client.pause(HOLD)
-        self.route.forget(error_type)
-        self.route.close()
+        self._let_go(error_type)
         self.relay.check_quiet()
         self.timer = self.relay.loop.call_later(_LINGER_S, self.close)
         return 0
 
+    cdef int _let_go(self, str error_type) except -1:
+        """Count what is in flight as lost, and have no part in any connection to the engine."""
+        if self.rider is not None:
+            self.rider.abandon(error_type)
+        if self.route is not None:
+            self.route.forget(error_type)
+            self.route.close()
+        self.recorder.forget()
+        return self._leave_group()
+
     def stalled(self, long long now):
         """How many commands are in flight that do not wait by nature, when the client has taken no reply for a while; else 0."""
-        if self.route is None or self.client.length == 0 or now - self.active_ns < _STALLED_NS:
+        cdef long long commands = self.rider.pending.length if self.rider is not None else 0
+        if self.client.length == 0 or now - self.active_ns < _STALLED_NS:
             return 0
-        return self.route.pending.length - self.route.blocking
+        return commands if self.route is None else commands + self.route.pending.length - self.route.blocking
 
     def hung_up(self, channel):
         """While nobody reads, the client has gone; or the engine has cut the connection, and the client takes nothing.
@@ -549,7 +780,8 @@ cdef class Session(Owner):
     def close_if_idle(self, long long now, double timeout_s):
         """Close the session when `timeout_s` (0: never) have passed without a byte, or its departed client's commands were abandoned."""
         cdef long long idle = now - self.active_ns
-        if (timeout_s and idle > timeout_s * 1e9 and (self.route is None or not self.route.spared())) or \
+        cdef bint spared = (self.route is not None and self.route.spared()) or (self.rider is not None and self.rider.pending.length)
+        if (timeout_s and idle > timeout_s * 1e9 and not spared) or \
                 (self.client_left and idle > _ABANDONED_NS):
             self.close()
 
@@ -565,11 +797,10 @@ cdef class Session(Owner):
             self.task.cancel()
             self.task = None
         self.client.close()
-        if self.route is not None:
-            self.route.forget("client_gone" if self.client_left else "connection_lost")
-            self.route.close()
+        self._let_go("client_gone" if self.client_left else "connection_lost")
         self.held = None
         self.relay.sessions.discard(self)
+        self.relay.upstreams_changed()
         self.relay.check_quiet()
         if self.relay.on_closed is not None:
             self.relay.on_closed(self)
@@ -577,12 +808,27 @@ cdef class Session(Owner):
     @property
     def trusted(self):
         """Whether the engine has answered a command of it, which it does to nobody who must authenticate first."""
-        return self.route is not None and self.route.answered_well
+        return self.group is not None or (self.route is not None and self.route.answered_well)
 
     @property
     def connected(self):
-        """Whether it has its connection to the engine."""
-        return self.route is not None
+        """Whether it has its own connection to the engine."""
+        return self.route is not None and not self.route.restoring
+
+    @property
+    def age_s(self):
+        """Since the client has connected."""
+        return (now_ns() - self.connected_ns) // 1_000_000_000
+
+    @property
+    def idle_s(self):
+        """Since the last byte from or to the client."""
+        return (now_ns() - self.active_ns) // 1_000_000_000
+
+    @property
+    def last_command(self):
+        """The name of the last command that the client sent, "" before the first."""
+        return self.relay.table.names[self.last] if self.last else ""
 
     @property
     def upstream_inode(self):

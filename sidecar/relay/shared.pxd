@@ -31,6 +31,12 @@ cdef class Relay:
     cdef public double engine_timeout    # seconds
     cdef readonly set sessions
     cdef readonly bint stopped
+    cdef public bint lanes               # whether stateless commands of several sessions share connections
+    cdef readonly bint suspended         # nothing goes by lane now
+    cdef readonly object lane_pool       # sidecar.relay.lane.Lanes
+    cdef readonly long long homes        # connections of single sessions
+    cdef readonly long long lane_count
+    cdef public object on_upstreams      # () -> None, when `unmatched` has changed
     cdef readonly long long in_flight
     cdef long long blocking
     cdef char* buffer                    # for every read; what it holds is used up before the next
@@ -40,4 +46,5 @@ cdef class Relay:
     cdef size_t kept_capacity
 
     cdef int check_quiet(self) except -1
+    cdef int upstreams_changed(self) except -1
     cdef int keep(self, const char* p, size_t n) except -1

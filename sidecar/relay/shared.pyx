@@ -3,10 +3,13 @@
 It serves no client itself.
 """
 
+import asyncio
+
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 
 cdef Py_ssize_t _BUFFER_BYTES = 128 * 1024
+cdef double _COME_HOME_S = 0.005    # between attempts: the engine accepts in turns
 
 
 cdef class Relay:
@@ -27,6 +30,9 @@ cdef class Relay:
         self.engine_socket = engine_socket
         self.engine_timeout = engine_timeout
         self.sessions = set()
+        self.lanes = True
+        from sidecar.relay.lane import Lanes    # late: it imports this module
+        self.lane_pool = Lanes(self)
 
     def __dealloc__(self):
         free(self.buffer)
@@ -65,6 +71,57 @@ cdef class Relay:
         self.stop_requests()
         while self.poller.dispatch() > 0 and now_ns() < until:
             pass
+
+    # ---- connections to the engine ---------------------------------------------------------------------------------------------
+
+    def suspend_lanes(self):
+        """No command goes by lane from now on. A future: done when none is in flight on one."""
+        self.suspended = True
+        return self.lane_pool.when_empty()
+
+    def resume_lanes(self):
+        """Commands may go by lane again."""
+        self.suspended = False
+
+    async def bring_home(self, double within_s=2.0):
+        """Give every session its own connection to the engine, for those that come in time, and wait until they have it."""
+        cdef double until = self.loop.time() + within_s
+        lacking = [session for session in self.sessions if not session.connected]
+        while lacking and self.loop.time() < until:
+            for session in lacking:
+                if not session.come_home():    # the engine's backlog is full, or it is away
+                    break
+            lacking = [session for session in lacking if not session.connected and session in self.sessions]
+            if lacking:
+                await asyncio.sleep(_COME_HOME_S)
+
+    def keep_homes(self):
+        """The sessions of now keep their connections to the engine, however idle they are."""
+        for session in self.sessions:
+            session.keep_home()
+
+    def park_idle(self, double home_timeout_s):
+        """Close the connections to the engine that nobody has needed for home_timeout_s seconds (0: none)."""
+        cdef long long before = now_ns() - <long long>(home_timeout_s * 1e9)
+        if home_timeout_s:
+            for session in self.sessions:
+                session.park(before)
+            self.lane_pool.close_idle(home_timeout_s)
+
+    cdef int upstreams_changed(self) except -1:
+        if self.on_upstreams is not None:
+            self.on_upstreams()
+        return 0
+
+    @property
+    def lane_inodes(self):
+        """Of our sockets of the lanes."""
+        return [lane.inode for lane in self.lane_pool.lanes]
+
+    @property
+    def unmatched(self):
+        """Sessions minus connections to the engine: what the engine's count of its clients lacks."""
+        return len(self.sessions) - self.homes - self.lane_count
 
     @property
     def quiet(self):
