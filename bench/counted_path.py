@@ -51,10 +51,14 @@ _TABLE = [
 
 @dataclass(frozen=True)
 class Case:
-    """Requests of one kind from each session, so many in a write. spans: the share that is sampled; 0: no tracing."""
+    """Requests of one kind from each session, so many in a write.
+
+    lanes: the sessions share a connection to the engine; spans: the share that is sampled, 0: no tracing.
+    """
 
     request: bytes
     pipeline: int
+    lanes: bool = True
     ledger: bool = True
     spans: float = 0.0
 
@@ -63,12 +67,17 @@ CASES: Mapping[str, Case] = {
     "get p1": Case(_GET, 1),
     "get p1, no ledger": Case(_GET, 1, ledger=False),
     "get p1, spans 1 %": Case(_GET, 1, spans=0.01),
+    "get p1, home": Case(_GET, 1, lanes=False),
     "get p16": Case(_GET, 16),
     "get p16, no ledger": Case(_GET, 16, ledger=False),
     "get p16, spans 1 %": Case(_GET, 16, spans=0.01),
+    "get p16, home": Case(_GET, 16, lanes=False),
     "set p1": Case(_SET, 1),
+    "set p1, home": Case(_SET, 1, lanes=False),
     "set p16": Case(_SET, 16),
+    "set p16, home": Case(_SET, 16, lanes=False),
 }
+"""Commands go by lane where nothing else is said."""
 
 
 class _Engine:
@@ -148,7 +157,8 @@ class _Bench:
         table.update(_TABLE)
         ledger = Ledger(table.names, case.ledger)
         self._relay = Relay(loop, table, ledger, _tracer(table, case.spans), engine_socket)
-        self._connections = SESSIONS
+        self._relay.lanes = case.lanes
+        self._connections = 1 if case.lanes else SESSIONS
         self._missing = 0
         self._clients: list[socket.socket] = []
         for number in range(SESSIONS):
@@ -156,7 +166,7 @@ class _Bench:
             ours.setblocking(False)
             client.setblocking(False)
             self._clients.append(client)
-            Session(self._relay, ours, f"127.0.0.1:{50000 + number}", "127.0.0.1:6379", "tcp", True).start()
+            Session(self._relay, ours, f"127.0.0.1:{50000 + number}", "127.0.0.1:6379", "tcp", True)
 
     async def warm_up(self) -> None:
         """Rounds in asyncio's own loop, until the commands go the way that the case is about."""
