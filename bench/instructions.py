@@ -3,17 +3,19 @@
 Owns the figures in instructions.json, the run of bench.counted_path under Valgrind's Callgrind, and the judgement.
 `make gate` runs it, `make instructions` writes the file anew. It never measures time: a busy machine changes nothing.
 
-A count needs no second run: the same build counts the same to 0.2 %, and only because the ledger's histogram looks at
-how long a command took. What changes a count without a change of ours is the toolchain: the compiler, its flags, and to
-a small part Python's own headers. Figures are therefore held to TOLERANCE only with the toolchain that they were
-recorded with; with another one to OTHER_TOLERANCE, which that alone does not exceed. System calls are the same with
-every toolchain, and are held to be. Readings of the clock are among them: Valgrind knows no vDSO.
+A count needs no second run: the same build counts the same to 0.5 %, and only because the ledger's histogram looks at
+how long a command took. What changes a count without a change of ours is the toolchain: the compiler, its flags, and
+Python's own headers (gcc 11 for 12: up to 4 % more; Debian's flags: 3 %; Python 3.13 for 3.11: 12 %). Figures are
+therefore held to TOLERANCE only with the toolchain that they were recorded with; with another one to OTHER_TOLERANCE,
+which one new Python object per command still exceeds in a pipeline; and not at all on another kind of machine. System
+calls are the same everywhere, and are held to be. Readings of the clock are among them: Valgrind knows no vDSO.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import re
@@ -97,6 +99,9 @@ def judge(recorded: Figures, counted: Figures) -> Verdict:
         if recorded.toolchain.get(key) != here
     ]
     tolerance = OTHER_TOLERANCE if others else TOLERANCE
+    same_machine = recorded.toolchain.get("machine") == counted.toolchain.get("machine")
+    if not same_machine:
+        tolerance = math.inf
     failures, requests = [], []
     for name in sorted(recorded.counts.keys() ^ counted.counts.keys()):
         lack = "recorded" if name in counted.counts else "counted any more"
@@ -118,9 +123,10 @@ def judge(recorded: Figures, counted: Figures) -> Verdict:
                 requests.append(f"{text} less")
     note = ""
     if others:
-        note = (
-            f"the figures were recorded with {'; '.join(others)}: {tolerance:.0%} are allowed, and not {TOLERANCE:.0%}"
+        allowance = (
+            f"{tolerance:.0%} are allowed, and not {TOLERANCE:.0%}" if same_machine else "only system calls count"
         )
+        note = f"the figures were recorded with {'; '.join(others)}: {allowance}"
     return Verdict(failures, requests, note)
 
 
@@ -152,6 +158,8 @@ def _system_calls(text: str) -> int:
             cost = line.split()
             if is_turn and len(cost) > 2:
                 calls += int(cost[2])
+    if calls == 0:
+        raise GateError("Callgrind's output names no turn of bench/counted_loop.pyx: Cython calls it another name now")
     return calls
 
 
