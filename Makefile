@@ -18,11 +18,11 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(PY) -m piptools compile --qu
 	--generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
 	--all-extras --all-build-deps --output-file $(LOCK)
 
-.PHONY: help setup run demo test e2e test-image bench lint format lock clean
+.PHONY: help setup run demo test e2e test-image bench gate instructions lint format lock clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  make \1\t/' | expand -t 20
 
 setup: $(BUILT) ## a virtual environment in .venv: locked packages, compiled modules
 
@@ -43,6 +43,12 @@ test-image: setup ## the container image, built and run (a Docker engine, or roo
 
 bench: setup ## this server against bare Valkey, HAProxy and nutcracker, and what telemetry costs (5 minutes)
 	$(PY) -m bench $(ARGS)
+
+gate: setup ## instructions per command, counted by valgrind, against those in bench/instructions.json
+	$(PY) -m bench.instructions
+
+instructions: setup ## the same, written into bench/instructions.json
+	$(PY) -m bench.instructions --record
 
 lint: setup ## style and types
 	$(PY) -m ruff check .

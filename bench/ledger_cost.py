@@ -1,22 +1,19 @@
 """What measuring costs per command: framing and ledger, the compiled path alone, without sockets.
 
-Owns the building of measured_path.pyx and the bytes it is fed. Also runs by itself: python -m bench.ledger_cost.
+Owns the bytes that measured_path.pyx is fed. Also runs by itself: python -m bench.ledger_cost.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
+from bench import compiled
 from bench.rounds import Spread
 from sidecar.relay.commands import CommandTable
 
 _PIPELINES = (1, 16)
 _COMMANDS_PER_RUN = 160_000
 _RUNS = 15
-_BUILD = Path("build/bench")
 
 # What redis-benchmark sends and gets: a SET and a GET of 3 bytes, in turns.
 _SET = b"*3\r\n$3\r\nSET\r\n$16\r\nkey:__rand_int__\r\n$3\r\nVXK\r\n"
@@ -34,29 +31,9 @@ class Cost:
     ledger_ns: Spread
 
 
-def _measured_path() -> Any:
-    # Compiled here and not with the packages, because the product ships without it; and only when something changed.
-    from Cython.Build import cythonize
-    from setuptools import Distribution, Extension
-    from setuptools.command.build_ext import build_ext
-
-    extension = Extension("measured_path", ["bench/measured_path.pyx"], extra_compile_args=["-O3"])
-    modules = cythonize([extension], build_dir=str(_BUILD), include_path=["."], quiet=True)
-    command = build_ext(Distribution({"ext_modules": modules}))
-    command.build_lib = command.build_temp = str(_BUILD)
-    command.ensure_finalized()
-    command.run()
-    spec = importlib.util.spec_from_file_location("measured_path", command.get_ext_fullpath("measured_path"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def measure() -> list[Cost]:
     """The cost at each pipeline depth; runs of both depths, with and without the ledger, take turns."""
-    path = _measured_path()
+    path = compiled.load(compiled.build("measured_path"))
     table = CommandTable()
     table.update([("get", ["readonly"]), ("set", ["write"])])
     totals: dict[int, list[float]] = {pipeline: [] for pipeline in _PIPELINES}
