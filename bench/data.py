@@ -63,9 +63,11 @@ def fill(port: int) -> None:
         ("HSET", "bench:hash", *(w for number in range(_FIELDS) for w in (f"field:{number}", "x" * _FIELD_BYTES))),
         *(("ZADD", "bench:sorted", *members[begin : begin + _BATCH]) for begin in range(0, len(members), _BATCH)),
     ]
-    with socket.create_connection(("127.0.0.1", port), timeout=_LIMIT_S) as connection:
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=_LIMIT_S) as connection,
+        connection.makefile("rb") as replies,
+    ):
         connection.sendall(b"".join(map(_encode, commands)))
-        replies = connection.makefile("rb")
         for command in commands:
             reply = replies.readline()
             if not reply.startswith((b"+OK", b":")):

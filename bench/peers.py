@@ -156,9 +156,11 @@ def start_all(folder: Path, wanted: set[str], stack: ExitStack) -> Field:
         ).stdout
     )
     for variant in VARIANTS:
+        if variant.name not in wanted:
+            continue
         if "--sidecar-lanes" in variant.options and not lanes:
             found.missing.append(f"{variant.name}: this version has no --sidecar-lanes, so it is left out")
-        elif variant.name in wanted:
+        else:
             found.peers.append(_start_variant(variant, folder, tls, our_version, stack))
     programs = {HAPROXY: "haproxy", NUTCRACKER: "nutcracker", REDIS_TLS: "redis-server"}
     for name, program in programs.items():

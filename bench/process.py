@@ -65,6 +65,22 @@ def cpu(pid: int) -> Cpu:
     return Cpu(int(after_name[11]) / _TICKS_PER_S, int(after_name[12]) / _TICKS_PER_S)
 
 
+def busy_s(stat: str | None = None) -> float:
+    """Processor time of everything on this machine so far, in seconds (proc(5), /proc/stat: all but idle and guests).
+
+    stat: the text of that file, for a test.
+    """
+    first = (stat or Path("/proc/stat").read_text()).split("\n", 1)[0].split()
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, first[1:9])
+    return (user + nice + system + irq + softirq + steal) / _TICKS_PER_S
+
+
+def spent_here_s() -> float:
+    """Processor time of this program and of the children it has waited for, in seconds."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 def memory(pid: int) -> Memory:
     """Resident memory of a process now (proc(5), /proc/[pid]/smaps_rollup)."""
     sizes = {}

@@ -67,10 +67,12 @@ def text(result: Result) -> str:
 
 def _head(result: Result) -> str:
     parts = [f"{key} {value}" for key, value in result.machine.items()]
-    peers = [f"{peer.name}: {peer.version}" for peer in result.peers]
-    return "\n".join(
-        [f"{', '.join(parts)}; {result.rounds.count} rounds in {result.took_s:.0f} s", *peers, *result.missing]
-    )
+    rounds = result.rounds
+    about = [
+        f"{', '.join(parts)}; {rounds.count} rounds in {result.took_s:.0f} s",
+        f"Other programs took {rounds.others:.0%} of the processors meanwhile.",
+    ]
+    return "\n".join([*about, *(f"{peer.name}: {peer.version}" for peer in result.peers), *result.missing])
 
 
 def _throughput(result: Result, core: list[Cell]) -> list[str]:

@@ -82,6 +82,7 @@ def as_json(result: Result) -> str:
             for part in result.parts
         ],
         "rounds": rounds.count,
+        "others_share": round(rounds.others, 3),
         "loads": {
             name: {cell.name: _samples(samples) for cell, samples in cells.items()}
             for name, cells in rounds.samples.items()

@@ -8,6 +8,7 @@ seconds apart, and the medians of these ratios are what counts; the order change
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections import defaultdict
@@ -88,11 +89,15 @@ class Samples:
 
 @dataclass
 class Rounds:
-    """All samples, by peer and cell, and the memory of every peer's processes after them, by role."""
+    """All samples, by peer and cell, and the memory of every peer's processes after them, by role.
+
+    others: the share of the machine's processors that programs of others took meanwhile.
+    """
 
     samples: dict[str, dict[Cell, Samples]] = field(default_factory=dict)
     memory: dict[str, dict[str, Memory]] = field(default_factory=dict)
     count: int = 0
+    others: float = 0.0
 
     def has(self, peer: str, cell: Cell) -> bool:
         return cell in self.samples.get(peer, {})
@@ -137,6 +142,14 @@ def _memory(peer: Peer) -> dict[str, Memory]:
     return {role: sum((process.memory(pid) for pid in pids), Memory(0, 0)) for role, pids in peer.pids.items()}
 
 
+def _ours_s(peers: list[Peer]) -> float:
+    """Processor time in seconds that is not others': ours, the load's, and that of all peers with what they send to."""
+    pids = {pid for peer in peers for role in peer.pids.values() for pid in role}
+    pids |= {peer.receiver.pid for peer in peers if peer.receiver is not None}
+    spent = sum((process.cpu(pid) for pid in pids), _NONE)
+    return process.spent_here_s() + spent.user + spent.system
+
+
 def _fewest(cell: Cell) -> int:
     return max(_FEWEST_REQUESTS, 2 * cell.connections * cell.pipeline)
 
@@ -165,7 +178,7 @@ def run(
     certificate: that of the peers with TLS; settle: called after each run, returns when the peer has done what it left
     for later (its processor time counts).
     """
-    begin = time.monotonic()
+    begin, busy_s, ours_s = time.monotonic(), process.busy_s(), _ours_s(peers)
     by_name = {peer.name: peer for peer in peers}
     fewest = plan.fewest_rounds(parts)
     requests: dict[tuple[str, Cell], int] = {}
@@ -199,5 +212,7 @@ def run(
         rounds.count += 1
         durations_s.append(time.monotonic() - round_begin)
         progress(f"round {rounds.count}: {time.monotonic() - begin:.0f} s")
+    others_s = process.busy_s() - busy_s - (_ours_s(peers) - ours_s)
+    rounds.others = max(0.0, others_s) / ((time.monotonic() - begin) * (os.cpu_count() or 1))
     rounds.memory = {peer.name: _memory(peer) for peer in peers}
     return rounds
