@@ -26,8 +26,9 @@ _COLOURS = {
     HAPROXY: "#2f9e77",
     NUTCRACKER: "#d9902f",
 }
-_BAR, _GAP, _LABELS, _WIDTH, _TOP = 14, 22, 110, 820, 78
-_LEGEND_WIDTH = 170
+_PLAIN = (BARE, SIDECAR, HAPROXY, NUTCRACKER)  # all others are variants of ours
+_BAR, _GAP, _LABELS, _WIDTH, _TOP = 14, 22, 150, 860, 90
+_LEGEND_WIDTH = 210
 _ROW, _DOT = 24, 4
 
 
@@ -61,7 +62,8 @@ def _legend(names: list[str]) -> list[str]:
     for place, name in enumerate(names):
         x, y = 10 + place % per_row * _LEGEND_WIDTH, 32 + place // per_row * 16
         parts.append(f'<rect x="{x}" y="{y}" width="10" height="10" fill="{_COLOURS[name]}"/>')
-        parts.append(f'<text x="{x + 14}" y="{y + 9}">{escape(name)}</text>')
+        shown = name if name in _PLAIN else f"{SIDECAR}, {name}"
+        parts.append(f'<text x="{x + 14}" y="{y + 9}">{escape(shown)}</text>')
     return parts
 
 
