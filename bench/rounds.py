@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import load, plan, process
+from bench.data import COMMANDS
 from bench.load import Cell, Measured
 from bench.peers import Peer
 from bench.plan import Part
@@ -24,7 +25,10 @@ from bench.process import Cpu, Memory
 
 _NONE = Cpu(0.0, 0.0)
 _FEWEST_REQUESTS = 500
-_CALIBRATION_REQUESTS_PER_BATCH = 1500
+# Of the first run, which only finds out how fast a peer is.
+_FIRST_REQUESTS = 1500
+_FIRST_BATCHED = 16
+_FIRST_BYTES = 8_000_000
 # A run begins with its connections, and there they take the most.
 _LONGER = 2.0
 _MANY_CONNECTIONS = 500
@@ -150,6 +154,11 @@ def _ours_s(peers: list[Peer]) -> float:
     return process.spent_here_s() + spent.user + spent.system
 
 
+def _first_requests(cell: Cell) -> int:
+    deep = _FIRST_REQUESTS * min(cell.pipeline, _FIRST_BATCHED)
+    return min(deep, _FIRST_BYTES // COMMANDS[cell.command].wire_bytes)
+
+
 def _fewest(cell: Cell) -> int:
     return max(_FEWEST_REQUESTS, 2 * cell.connections * cell.pipeline)
 
@@ -203,7 +212,7 @@ def run(
                 if port is None:
                     continue
                 if (name, cell) not in requests:
-                    once(peer, port, cell, _CALIBRATION_REQUESTS_PER_BATCH * cell.pipeline)
+                    once(peer, port, cell, _first_requests(cell))
                 before = _cpu(peer)
                 measured = once(peer, port, cell, requests[name, cell])
                 after = _cpu(peer)
