@@ -6,6 +6,7 @@ Owns the order of the parts and the options. Never computes a figure.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -57,6 +58,8 @@ def _options() -> argparse.Namespace:
 
 def main() -> int:
     options = _options()
+    # As with Ctrl-C: what was started is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     parts = plan.full() if options.full else plan.PARTS
     wanted = set().union(*(names for key, names in _LEFT_OUT.items() if key not in options.without))
     begin = time.monotonic()

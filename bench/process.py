@@ -146,12 +146,16 @@ class Process:
                 cwd=self._folder,
                 env=self._environment,
             )
-        while not self._answers():
-            if self._popen.poll() is not None or time.perf_counter() - begin > limit_s:
-                self.stop()
-                tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-10:])
-                raise ProcessError(f"{Path(self._argv[0]).name} did not answer PING on port {self.port}:\n{tail}")
-            time.sleep(_POLL_S)
+        try:
+            while not self._answers():
+                if self._popen.poll() is not None or time.perf_counter() - begin > limit_s:
+                    tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-10:])
+                    raise ProcessError(f"{Path(self._argv[0]).name} did not answer PING on port {self.port}:\n{tail}")
+                time.sleep(_POLL_S)
+        except BaseException:
+            # Nobody has entered the context that would stop it.
+            self.stop()
+            raise
         self.first_pong_s = time.perf_counter() - begin
 
     def stop(self) -> None:
