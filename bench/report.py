@@ -41,13 +41,15 @@ def _with_quartiles(spread: Spread, digits: int, scale: float = 1.0) -> str:
     return f"{median} ({low}–{high})"
 
 
-def _ratio(rounds: Rounds, name: str, base: str, cell: Cell, digits: int = 2, base_cell: Cell | None = None) -> str:
+def ratio_text(rounds: Rounds, name: str, base: str, cell: Cell, digits: int = 2, base_cell: Cell | None = None) -> str:
+    """The throughput as a share of the base's, with quartiles; empty where they were not compared."""
     if not rounds.compared(name, base, cell, base_cell):
         return ""
     return _with_quartiles(rounds.ratio(name, base, cell, rate, base_cell), digits)
 
 
-def _thousands(rounds: Rounds, name: str, cell: Cell) -> str:
+def thousands(rounds: Rounds, name: str, cell: Cell) -> str:
+    """Thousands of requests a second, the median; empty where nothing was measured."""
     return f"{rounds.of(name, cell).spread(rate).median / 1e3:.1f}" if rounds.has(name, cell) else ""
 
 
@@ -81,10 +83,10 @@ def _throughput(result: Result, core: list[Cell]) -> list[str]:
     names = [name for name in result.names if any(rounds.has(name, cell) for cell in core)]
     return [
         "Requests a second, in thousands (median of rounds)\n"
-        + _table(head, ([name, *(_thousands(rounds, name, cell) for cell in core)] for name in names)),
+        + _table(head, ([name, *(thousands(rounds, name, cell) for cell in core)] for name in names)),
         "Throughput as a share of bare Valkey's in the same round: median (quartiles)\n"
         + _table(
-            head, ([name, *(_ratio(rounds, name, BARE, cell) for cell in core)] for name in names if name != BARE)
+            head, ([name, *(ratio_text(rounds, name, BARE, cell) for cell in core)] for name in names if name != BARE)
         ),
     ]
 
@@ -94,7 +96,7 @@ def _everywhere(result: Result) -> str:
     rounds = result.rounds
     bases = [base for base in (BARE, HOME, HAPROXY, NUTCRACKER) if base in result.names]
     rows = [
-        [cell.name, _thousands(rounds, SIDECAR, cell), *(_ratio(rounds, SIDECAR, base, cell) for base in bases)]
+        [cell.name, thousands(rounds, SIDECAR, cell), *(ratio_text(rounds, SIDECAR, base, cell) for base in bases)]
         for cell in result.measured_cells
         if rounds.has(SIDECAR, cell) and not cell.tls
     ]
@@ -111,8 +113,8 @@ def _with_tls(result: Result) -> list[str]:
     rows = []
     for cell in with_tls:
         plain = Cell(cell.command, cell.connections, cell.pipeline)
-        ours = [_thousands(rounds, SIDECAR, cell), _ratio(rounds, SIDECAR, SIDECAR, cell, base_cell=plain)]
-        rows.append([cell.name, *ours, *(_ratio(rounds, SIDECAR, base, cell) for base in bases)])
+        ours = [thousands(rounds, SIDECAR, cell), ratio_text(rounds, SIDECAR, SIDECAR, cell, base_cell=plain)]
+        rows.append([cell.name, *ours, *(ratio_text(rounds, SIDECAR, base, cell) for base in bases)])
     head = ["", "thousands", "over itself without TLS", *(f"over {base} with TLS" for base in bases)]
     return ["TLS: valkey-sidecar, thousands of requests a second, and shares as above\n" + _table(head, rows)]
 
@@ -124,7 +126,7 @@ def _telemetry(result: Result, core: list[Cell]) -> list[str]:
     rows = []
     for name, what in ((SIDECAR, "metrics (default)"), (SOME_SPANS, SOME_SPANS), (ALL_SPANS, ALL_SPANS)):
         arrived = f"{result.arrived[name]:.2%}" if name in result.arrived else ""
-        rows.append([what, *(_ratio(rounds, name, OFF, cell, 3) for cell in core), arrived])
+        rows.append([what, *(ratio_text(rounds, name, OFF, cell, 3) for cell in core), arrived])
     return [
         "Telemetry: throughput as a share of that with telemetry off, and the share of spans that arrived\n"
         + _table(["", *(cell.name for cell in core), "arrived"], rows)
@@ -134,7 +136,7 @@ def _telemetry(result: Result, core: list[Cell]) -> list[str]:
 def _workers(result: Result, core: list[Cell]) -> list[str]:
     if TWO_WORKERS not in result.names:
         return []
-    row = ["2 workers", *(_ratio(result.rounds, TWO_WORKERS, SIDECAR, cell) for cell in core)]
+    row = ["2 workers", *(ratio_text(result.rounds, TWO_WORKERS, SIDECAR, cell) for cell in core)]
     return ["Throughput as a share of that with 1 worker\n" + _table(["", *(cell.name for cell in core)], [row])]
 
 
@@ -188,9 +190,9 @@ def _prototype(result: Result) -> list[str]:
         [
             f"{name} ({cell.name})",
             f"{prototype / 1e3:.0f}",
-            _thousands(rounds, SIDECAR, cell),
-            _thousands(rounds, BARE, cell),
-            _ratio(rounds, SIDECAR, BARE, cell),
+            thousands(rounds, SIDECAR, cell),
+            thousands(rounds, BARE, cell),
+            ratio_text(rounds, SIDECAR, BARE, cell),
         ]
         for name, prototype, cell in plan.PROTOTYPE
         if rounds.has(SIDECAR, cell)
