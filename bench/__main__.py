@@ -39,7 +39,7 @@ _LEFT_OUT = {
     "redis-server": {peers.REDIS_TLS},
 }
 # Starts, the costs of ledger and spans, and the stops take the rest of five minutes.
-_LOAD_LIMIT_S = 220.0
+_LOAD_LIMIT_S = 200.0
 _RUN_S = 0.35
 
 

@@ -134,7 +134,11 @@ def _telemetry(_document: dict[str, Any], rounds: Rounds) -> str:
 
 def _switches(_document: dict[str, Any], rounds: Rounds) -> str:
     kinds = ((HOME, "`sidecar-lanes off`"), (TWO_WORKERS, "`sidecar-workers 2`"))
-    rows = [[shown, *(ratio_text(rounds, name, SIDECAR, cell) for cell in plan.CORE)] for name, shown in kinds]
+    rows = [
+        [shown, *(ratio_text(rounds, name, SIDECAR, cell) for cell in plan.CORE)]
+        for name, shown in kinds
+        if name in rounds.samples
+    ]
     return _table(["", *(cell.name for cell in plan.CORE)], rows)
 
 
