@@ -65,6 +65,22 @@ def cpu(pid: int) -> Cpu:
     return Cpu(int(after_name[11]) / _TICKS_PER_S, int(after_name[12]) / _TICKS_PER_S)
 
 
+def busy_s(stat: str | None = None) -> float:
+    """Processor time of everything on this machine so far, in seconds (proc(5), /proc/stat: all but idle and guests).
+
+    stat: the text of that file, for a test.
+    """
+    first = (stat or Path("/proc/stat").read_text()).split("\n", 1)[0].split()
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, first[1:9])
+    return (user + nice + system + irq + softirq + steal) / _TICKS_PER_S
+
+
+def spent_here_s() -> float:
+    """Processor time of this program and of the children it has waited for, in seconds."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 def memory(pid: int) -> Memory:
     """Resident memory of a process now (proc(5), /proc/[pid]/smaps_rollup)."""
     sizes = {}
@@ -130,12 +146,16 @@ class Process:
                 cwd=self._folder,
                 env=self._environment,
             )
-        while not self._answers():
-            if self._popen.poll() is not None or time.perf_counter() - begin > limit_s:
-                self.stop()
-                tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-10:])
-                raise ProcessError(f"{Path(self._argv[0]).name} did not answer PING on port {self.port}:\n{tail}")
-            time.sleep(_POLL_S)
+        try:
+            while not self._answers():
+                if self._popen.poll() is not None or time.perf_counter() - begin > limit_s:
+                    tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-10:])
+                    raise ProcessError(f"{Path(self._argv[0]).name} did not answer PING on port {self.port}:\n{tail}")
+                time.sleep(_POLL_S)
+        except BaseException:
+            # Nobody has entered the context that would stop it.
+            self.stop()
+            raise
         self.first_pong_s = time.perf_counter() - begin
 
     def stop(self) -> None:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import load, peers, process
+from bench import load, peers, process, variants
 from bench.process import Memory
 from bench.receiver import Receiver
 from bench.rounds import Spread
@@ -56,7 +56,7 @@ def measure(folder: Path, with_sidecar: bool) -> dict[str, Standing]:
     pongs: dict[str, list[float]] = {peers.BARE: []}
     memory: dict[str, tuple[Memory, Memory]] = {}
     if with_sidecar:
-        pongs |= {peers.SIDECAR: [], EXPORTING: []}
+        pongs |= {variants.SIDECAR: [], EXPORTING: []}
     for number in range(_STARTS):
         last = number == _STARTS - 1
         for place, name in enumerate(pongs):

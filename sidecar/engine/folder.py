@@ -78,10 +78,13 @@ class PrivateFolder:
         sweep(candidate)
         while True:
             path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=candidate))
-            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            # Another start may sweep the folder away between our making and our locking it.
+            try:
+                lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
             with contextlib.suppress(OSError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Another start may have swept the folder away between our making and our locking it.
                 if os.path.samestat(os.fstat(lock), path.stat()):
                     return cls(path, lock)
             os.close(lock)

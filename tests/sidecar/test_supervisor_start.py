@@ -276,12 +276,12 @@ def test_no_password_is_in_any_process_list(start_here: Start, tmp_path: Path) -
 
 def test_too_few_descriptors_lower_maxclients_with_a_warning(start_here: Start) -> None:
     def few() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (164, 164))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (196, 196))
 
     server = start_here("--save", "", preexec_fn=few).wait_ready()
     limit = server.process.rlimit(psutil.RLIMIT_NOFILE)[0]
     shown = int(server.client().config_get("maxclients")["maxclients"])
-    if limit == 164:  # else we may raise it, as Valkey would
+    if limit == 196:  # else we may raise it, as Valkey would
         assert shown == 50
         assert server.said("maxclients has been reduced to 50")
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.engine.folder import PrivateFolder
+from sidecar.engine.folder import PrivateFolder, sweep
 
 
 def test_nobody_else_can_look_into_the_folder(tmp_path: Path) -> None:
@@ -40,6 +40,29 @@ def test_a_killed_supervisors_folder_is_swept_by_the_next_start(short_path: Path
         assert living.path.exists()
     finally:
         living.remove()
+
+
+def test_a_folder_that_another_start_sweeps_before_it_is_locked_is_made_again(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = tempfile.mkdtemp
+    swept = []
+
+    def make_and_sweep(**options: str) -> str:
+        path = make(**options)
+        if not swept:
+            swept.append(path)
+            sweep(str(short_path))
+        return path
+
+    monkeypatch.setattr(tempfile, "mkdtemp", make_and_sweep)
+    folder = PrivateFolder.create(str(short_path))
+    try:
+        assert folder.path.exists()
+        assert str(folder.path) not in swept
+        assert len(swept) == 1
+    finally:
+        folder.remove()
 
 
 def test_what_is_not_ours_is_never_swept(short_path: Path) -> None:
