@@ -73,7 +73,10 @@ _FEW_WORDS = b"-ERR wrong number of arguments for 'get' command\r\n"
 COMING_BACK = {
     "a transaction": ("MULTI\nSET a 1\nINCR a\nEXEC", b"+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+OK\r\n:2\r\n"),
     "a transaction given up": ("MULTI\nSET a 1\nDISCARD", b"+OK\r\n+QUEUED\r\n+OK\r\n"),
-    "an aborted transaction": ("WATCH a\nMULTI\nGET\nEXEC", OK + OK + _FEW_WORDS + b"-EXECABORT Transaction discarded because of previous errors.\r\n"),
+    "an aborted transaction": (
+        "WATCH a\nMULTI\nGET\nEXEC",
+        OK + OK + _FEW_WORDS + b"-EXECABORT Transaction discarded because of previous errors.\r\n",
+    ),
     "keys watched no more": ("WATCH a\nUNWATCH", OK + OK),
     "keys watched until EXEC": ("WATCH a\nMULTI\nEXEC", b"+OK\r\n+OK\r\n*0\r\n"),
     "a blocking call with data": ("RPUSH l 1\nBLPOP l 0", b":1\r\n*2\r\n$1\r\nl\r\n$1\r\n1\r\n"),
