@@ -16,7 +16,8 @@ from bench.data import COMMANDS
 
 _LIMIT_S = 60.0
 
-_THROUGHPUT = re.compile(r"throughput summary: ([\d.]+) requests per second")
+# inf: one request that took no millisecond.
+_THROUGHPUT = re.compile(r"throughput summary: ([\d.]+|inf) requests per second")
 # avg, min, p50, p95, p99, max
 _SUMMARY = re.compile(r"avg +min +p50 +p95 +p99 +max\s+([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+) +([\d.]+)")
 _PERCENTILES = re.compile(r"Latency by percentile distribution:\n((?:[\d.]+% .*\n)+)")

@@ -149,18 +149,8 @@ def start_all(folder: Path, wanted: set[str], stack: ExitStack) -> Field:
     engine_version = version_of([engine_binary(), "--version"])
     found.peers.append(Peer(BARE, bare.port, engine_version, {"engine": [bare.pid]}))
     our_version = version_of([sys.executable, "-m", "sidecar", "--version"])
-    lanes = (
-        "--sidecar-lanes"
-        in subprocess.run(
-            [sys.executable, "-m", "sidecar", "--help"], capture_output=True, text=True, check=False, timeout=20
-        ).stdout
-    )
     for variant in VARIANTS:
-        if variant.name not in wanted:
-            continue
-        if "--sidecar-lanes" in variant.options and not lanes:
-            found.missing.append(f"{variant.name}: this version has no --sidecar-lanes, so it is left out")
-        else:
+        if variant.name in wanted:
             found.peers.append(_start_variant(variant, folder, tls, our_version, stack))
     programs = {HAPROXY: "haproxy", NUTCRACKER: "nutcracker", REDIS_TLS: "redis-server"}
     for name, program in programs.items():

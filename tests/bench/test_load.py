@@ -55,6 +55,12 @@ def test_p999_of_a_short_run_is_its_slowest_request() -> None:
     assert found.p999_s == pytest.approx(4.327e-3)
 
 
+def test_a_run_of_no_time_is_a_measurement_all_the_same() -> None:
+    found = load.read(_OUTPUT.replace("30627.87", "inf"), 1)
+    assert found is not None
+    assert found.rate == float("inf")
+
+
 @pytest.mark.parametrize("missing", ["throughput summary", "latency summary", "Latency by percentile"])
 def test_an_output_without_all_figures_is_no_measurement(missing: str) -> None:
     begin = _OUTPUT.index(missing)
