@@ -217,6 +217,8 @@ cdef class Session(Owner):
 
     cdef bint _leave_lane(self) except -1:
         """Whether commands can go home now; else they wait until what is in flight on the lane is answered."""
+        if self.rider is not None and self.rider.locals:
+            self.rider.answer_locals()         # no reply follows that they could go with, if nothing else is in flight
         if self.rider is not None and self.rider.pending.length:
             self.crossing = True
             self.home_turns = max(self.home_turns, _CROSSING_TURNS)

@@ -220,6 +220,17 @@ def _deep_in_the_value(at: int) -> bool:
     return begin + 5 < at < begin + 70_000 - 5 and at % 9973 != 0
 
 
+@pytest.mark.parametrize("home", ["MULTI", "CLIENT NOSUCH", "EVAL", "SELECT 0"])
+def test_a_context_alone_on_the_lane_is_answered_before_what_goes_home(socket_path: str, traced_table: CommandTable, home: str) -> None:
+    async def run() -> None:
+        async with working(socket_path, traced_table) as (worker, watch):
+            client, other = await worker.riders(watch)
+            alone = await worker.say(other, command(*home.split()))
+            assert await worker.say(client, command("TRACEPARENT", T) + command(*home.split())) == OK + alone
+
+    uvloop.run(run())
+
+
 @pytest.mark.parametrize("count", [1, 2, 100, 255, 256, 257, 2000])
 def test_pipelines_of_several_sessions_stay_in_order(socket_path: str, traced_table: CommandTable, count: int) -> None:
     async def run() -> None:
