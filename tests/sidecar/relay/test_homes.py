@@ -39,7 +39,7 @@ def park(worker: Worker) -> int:
 
 def test_a_session_needs_no_connection_before_its_first_command(socket_path: str, traced_table: CommandTable) -> None:
     async def run() -> None:
-        async with working(socket_path, traced_table) as (worker, watch):
+        async with working(socket_path, traced_table) as (worker, _watch):
             client = worker.connect()
             await asyncio.sleep(0.01)
             assert worker.relay.homes == 0
@@ -113,15 +113,17 @@ def test_a_client_on_a_lane_finds_its_home_as_it_was(socket_path: str, traced_ta
         async with working(socket_path, traced_table) as (worker, watch):
             clients = [worker.connect(), worker.connect()]
             for client in clients:
-                assert b"-" not in await worker.say(client, LOGIN + command("SELECT", "2") + command("CLIENT", "SETNAME", "me"))
+                assert b"-" not in await worker.say(
+                    client, LOGIN + command("SELECT", "2") + command("CLIENT", "SETNAME", "me")
+                )
             idle_s = 0.1
-            while worker.relay.homes or worker.relay.lane_count == 0:     # the machine was too busy
+            while worker.relay.homes or worker.relay.lane_count == 0:  # the machine was too busy
                 await worker.riding(watch, *clients, user="ann", db="2")
                 await asyncio.sleep(idle_s)
                 assert await worker.say(clients[0], command("SET", "a", "x")) == OK
                 worker.relay.park_idle(idle_s * 0.9)
             assert await worker.say(clients[0], command("SET", "a", "x")) == OK
-            assert worker.relay.homes == 0     # by lane nobody needs one
+            assert worker.relay.homes == 0  # by lane nobody needs one
             answer = await worker.say(clients[0], lines("GET a\nMULTI\nGET a\nEXEC\nCLIENT GETNAME\nACL WHOAMI\nGET a"))
             assert answer == b"$1\r\nx\r\n+OK\r\n+QUEUED\r\n*1\r\n$1\r\nx\r\n$2\r\nme\r\n$3\r\nann\r\n$1\r\nx\r\n"
             assert worker.relay.homes == 1
@@ -187,16 +189,18 @@ def test_a_connection_is_kept_while_it_is_needed(socket_path: str, traced_table:
             await worker.say(client, KEPT[what])
             await asyncio.sleep(0.01)
             assert park(worker) == 1
-            if what.startswith("its id"):      # and it is the id that was told
+            if what.startswith("its id"):  # and it is the id that was told
                 answer = await worker.say(client, lines("PING\nCLIENT ID"))
                 assert answer == b"+PONG\r\n:%d\r\n" % int(watch.homes()[0]["id"])
 
     uvloop.run(run())
 
 
-def test_a_transaction_that_was_kept_goes_on_and_its_connection_is_closed_then(socket_path: str, traced_table: CommandTable) -> None:
+def test_a_transaction_that_was_kept_goes_on_and_its_connection_is_closed_then(
+    socket_path: str, traced_table: CommandTable
+) -> None:
     async def run() -> None:
-        async with working(socket_path, traced_table) as (worker, watch):
+        async with working(socket_path, traced_table) as (worker, _watch):
             client = worker.connect()
             assert await worker.say(client, lines("WATCH a\nMULTI\nSET a 1")) == b"+OK\r\n+OK\r\n+QUEUED\r\n"
             assert park(worker) == 1
@@ -223,7 +227,10 @@ def test_idle_clients_need_no_connections_of_the_engine(socket_path: str, traced
             worker.relay.lane_pool.close_idle(1e-9)
             assert worker.relay.lane_count == 0
             for client in clients[::10]:
-                assert await worker.say(client, lines("SET a 1\nMULTI\nGET a\nEXEC")) == b"+OK\r\n+OK\r\n+QUEUED\r\n*1\r\n$1\r\n1\r\n"
+                assert (
+                    await worker.say(client, lines("SET a 1\nMULTI\nGET a\nEXEC"))
+                    == b"+OK\r\n+OK\r\n+QUEUED\r\n*1\r\n$1\r\n1\r\n"
+                )
             watch.client.execute_command("SELECT", 0)
             assert watch.client.exists("a") == 0
 
@@ -243,9 +250,11 @@ def away(socket_path: str) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("who", ["new", "parked", "parked as ann"])
-def test_a_session_waits_for_an_engine_that_is_away(socket_path: str, traced_table: CommandTable, away: Path, who: str) -> None:
+def test_a_session_waits_for_an_engine_that_is_away(
+    socket_path: str, traced_table: CommandTable, away: Path, who: str
+) -> None:
     async def run() -> None:
-        async with working(socket_path, traced_table) as (worker, watch):
+        async with working(socket_path, traced_table) as (worker, _watch):
             client = worker.connect()
             if who != "new":
                 assert await worker.say(client, LOGIN if "ann" in who else command("PING")) in (OK, PONG)
@@ -264,7 +273,9 @@ def test_a_session_waits_for_an_engine_that_is_away(socket_path: str, traced_tab
 
 
 @pytest.mark.parametrize("who", ["new", "parked"])
-def test_a_session_is_told_when_the_engine_does_not_come_back(socket_path: str, traced_table: CommandTable, away: Path, who: str) -> None:
+def test_a_session_is_told_when_the_engine_does_not_come_back(
+    socket_path: str, traced_table: CommandTable, away: Path, who: str
+) -> None:
     async def run() -> None:
         async with working(socket_path, traced_table) as (worker, watch):
             worker.relay.engine_timeout = 0.1

@@ -47,7 +47,7 @@ def test_every_command_in_flight_gets_one_error_and_none_runs_twice(
                     if first == "commands":
                         control.sendall(kill)
                 for client in clients:
-                    answers = (await worker.read_lines(client, each))
+                    answers = await worker.read_lines(client, each)
                     numbers = [a for a in answers if a.startswith(b":")]
                     assert numbers == [b":%d" % n for n in range(1, len(numbers) + 1)]
                     assert answers == numbers + [LOST.rstrip()] * (each - len(numbers))
@@ -94,7 +94,7 @@ def test_an_error_is_counted_and_every_command_once(socket_path: str, traced_tab
     async def run() -> None:
         async with working(socket_path, traced_table) as (worker, watch):
             clients = await worker.riders(watch)
-            for _ in range(20):                # again and again, at whatever moment
+            for _ in range(20):  # again and again, at whatever moment
                 watch.client.set("n", 0)
                 sending = [asyncio.create_task(worker.send(client, command("INCR", "n") * 200)) for client in clients]
                 for lane in watch.lanes():

@@ -63,7 +63,9 @@ def test_every_identity_has_a_lane_of_its_own(socket_path: str, traced_table: Co
                 await worker.riding(watch, *clients, **identity)
                 assert worker.relay.lane_count == i + 1
                 assert await worker.say(clients[0], command("SET", "who", kind)) == OK
-                assert await worker.say(clients[1], command("GET", "nosuch")) == (b"_\r\n" if resp == "3" else b"$-1\r\n")
+                assert await worker.say(clients[1], command("GET", "nosuch")) == (
+                    b"_\r\n" if resp == "3" else b"$-1\r\n"
+                )
             assert {(x["user"], x["resp"], x["db"]) for x in watch.lanes()} == {tuple(k.split("/")) for k in kinds}
             assert watch.client.execute_command("GET", "who") == b"ann/2/0"
 
@@ -75,7 +77,7 @@ def test_who_has_not_authenticated_gets_nothing_though_there_is_a_lane(
 ) -> None:
     async def run() -> None:
         async with working(socket_path, traced_table) as (worker, watch):
-            early = worker.connect()           # has said nothing yet
+            early = worker.connect()  # has said nothing yet
             first, second = await worker.riders(watch)
             watch.client.config_set("requirepass", "late")
             late = worker.connect()
@@ -85,7 +87,7 @@ def test_who_has_not_authenticated_gets_nothing_though_there_is_a_lane(
                 assert (await worker.say(client, lines("PING\nGET a\nSET a 1"))).count(b"-NOAUTH ") == 3
                 assert (await worker.say(client, command("AUTH", "wrong"))).startswith(b"-WRONGPASS ")
                 assert (await worker.say(client, command("GET", "a"))).startswith(b"-NOAUTH ")
-            assert await worker.say(first, command("GET", "a")) == b"$-1\r\n"      # who was in stays in, as directly
+            assert await worker.say(first, command("GET", "a")) == b"$-1\r\n"  # who was in stays in, as directly
             assert await worker.say(second, command("RESET")) == b"+RESET\r\n"
             for _ in range(3):
                 assert (await worker.say(second, command("GET", "a"))).startswith(b"-NOAUTH ")
@@ -203,7 +205,9 @@ def test_who_authenticates_as_somebody_else_changes_lanes(socket_path: str, trac
     uvloop.run(run())
 
 
-def test_in_one_pipeline_everything_behind_auth_is_the_other_users(socket_path: str, traced_table: CommandTable) -> None:
+def test_in_one_pipeline_everything_behind_auth_is_the_other_users(
+    socket_path: str, traced_table: CommandTable
+) -> None:
     async def run() -> None:
         async with working(socket_path, traced_table) as (worker, watch):
             watch.client.execute_command("ACL", "SETUSER", "bob", "-get")
@@ -231,7 +235,9 @@ SWITCHES = {
 
 
 @pytest.mark.parametrize("what", SWITCHES)
-def test_a_session_goes_by_the_lane_of_what_it_has_become(socket_path: str, traced_table: CommandTable, what: str) -> None:
+def test_a_session_goes_by_the_lane_of_what_it_has_become(
+    socket_path: str, traced_table: CommandTable, what: str
+) -> None:
     said, identity = SWITCHES[what]
     data = lines(said) if said else b"select 1\r\n"
 

@@ -34,7 +34,7 @@ def test_who_does_not_read_stalls_nobody_and_gets_all_of_it_later(socket_path: s
                 async with asyncio.timeout(PATIENCE_S):
                     await worker.send(other, command("ECHO", "quick"))
                     assert await worker.read(other, 11) == b"$5\r\nquick\r\n"
-            assert watch.carried() - before < rounds + 2 * each    # its later ones went home
+            assert watch.carried() - before < rounds + 2 * each  # its later ones went home
             assert watch.carried() - before > rounds
             reply = b"$%d\r\n%b\r\n" % (size, b"x" * size)
             for _ in range(rounds * each):
@@ -51,7 +51,7 @@ def test_what_waits_for_who_does_not_read_is_bounded(socket_path: str, traced_ta
             watch.client.set("big", b"x" * 10_000)
             slow, other = await worker.riders(watch)
             before = memory_kb()
-            for _ in range(200):               # 200 MB of replies
+            for _ in range(200):  # 200 MB of replies
                 await worker.send(slow, command("GET", "big") * 100)
                 assert await worker.say_beside(other, command("PING")) == PONG
             assert memory_kb() - before < 50_000
@@ -66,7 +66,7 @@ def test_a_whole_pipeline_written_before_anything_is_read(socket_path: str, trac
     async def run() -> None:
         async with working(socket_path, traced_table) as (worker, watch):
             clients = await worker.riders(watch, 3)
-            data = (command("SET", "k", value) + command("GET", "k")) * 5000     # 10 MB
+            data = (command("SET", "k", value) + command("GET", "k")) * 5000  # 10 MB
             expected = (OK + b"$2000\r\n%b\r\n" % value) * 5000
             async with asyncio.timeout(2 * PATIENCE_S):
                 await asyncio.gather(*(worker.send(client, data) for client in clients))
@@ -82,7 +82,7 @@ def test_an_engine_that_does_not_read_slows_the_clients_down(
     async def run() -> None:
         async with working(socket_path, traced_table) as (worker, watch):
             clients = await worker.riders(watch, 4)
-            data = command("SET", "k", b"x" * 30_000) * 200       # 6 MB each
+            data = command("SET", "k", b"x" * 30_000) * 200  # 6 MB each
             before = memory_kb()
             with standing_still(traced_engine):
                 sending = [asyncio.create_task(worker.send(client, data)) for client in clients]
@@ -136,7 +136,9 @@ def test_what_waited_behind_the_lane_of_who_has_left_is_executed(
             watch.client.flushall()
             client, _other = await worker.riders(watch)
             with standing_still(traced_engine):
-                await worker.send(client, command("INCR", "n") + command("EVAL", "redis.call('INCR','n')", "0") + command("INCR", "n"))
+                await worker.send(
+                    client, command("INCR", "n") + command("EVAL", "redis.call('INCR','n')", "0") + command("INCR", "n")
+                )
                 await worker.until(lambda: worker.relay.in_flight == 1, "it is in flight")
                 client.close()
                 await asyncio.sleep(0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 
 import pytest
@@ -73,7 +74,10 @@ _FEW_WORDS = b"-ERR wrong number of arguments for 'get' command\r\n"
 COMING_BACK = {
     "a transaction": ("MULTI\nSET a 1\nINCR a\nEXEC", b"+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n+OK\r\n:2\r\n"),
     "a transaction given up": ("MULTI\nSET a 1\nDISCARD", b"+OK\r\n+QUEUED\r\n+OK\r\n"),
-    "an aborted transaction": ("WATCH a\nMULTI\nGET\nEXEC", OK + OK + _FEW_WORDS + b"-EXECABORT Transaction discarded because of previous errors.\r\n"),
+    "an aborted transaction": (
+        "WATCH a\nMULTI\nGET\nEXEC",
+        OK + OK + _FEW_WORDS + b"-EXECABORT Transaction discarded because of previous errors.\r\n",
+    ),
     "keys watched no more": ("WATCH a\nUNWATCH", OK + OK),
     "keys watched until EXEC": ("WATCH a\nMULTI\nEXEC", b"+OK\r\n+OK\r\n*0\r\n"),
     "a blocking call with data": ("RPUSH l 1\nBLPOP l 0", b":1\r\n*2\r\n$1\r\nl\r\n$1\r\n1\r\n"),
@@ -191,7 +195,7 @@ async def _mixture(path: str, table: CommandTable, *, ride: bool, cuts: list[int
             client = worker.connect()
         marks = [0, *cuts, len(MIXTURE)]
         answer = bytearray()
-        for a, b in zip(marks, marks[1:], strict=False):
+        for a, b in itertools.pairwise(marks):
             answer += await worker.say(client, MIXTURE[a:b])
         return bytes(answer)
 
@@ -221,7 +225,9 @@ def _deep_in_the_value(at: int) -> bool:
 
 
 @pytest.mark.parametrize("home", ["MULTI", "CLIENT NOSUCH", "EVAL", "SELECT 0"])
-def test_a_context_alone_on_the_lane_is_answered_before_what_goes_home(socket_path: str, traced_table: CommandTable, home: str) -> None:
+def test_a_context_alone_on_the_lane_is_answered_before_what_goes_home(
+    socket_path: str, traced_table: CommandTable, home: str
+) -> None:
     async def run() -> None:
         async with working(socket_path, traced_table) as (worker, watch):
             client, other = await worker.riders(watch)

@@ -48,7 +48,18 @@ CLIENT TRACKINGINFO|CLIENT NO-TOUCH ON|CLIENT TRACKING ON|READONLY|DEBUG PROTOCO
     .strip("|")
     .split("|")
 )
-_INLINE = [b"\r\n", b"*0\r\n", b"*-1\r\n", b"PING\r\n", b"set \"a@\" 'x y'\r\n", b"GET a@\n", b"MULTI\r\n", b"exec\r\n", b"select 1\r\n", b"get b@\r\n"]
+_INLINE = [
+    b"\r\n",
+    b"*0\r\n",
+    b"*-1\r\n",
+    b"PING\r\n",
+    b"set \"a@\" 'x y'\r\n",
+    b"GET a@\n",
+    b"MULTI\r\n",
+    b"exec\r\n",
+    b"select 1\r\n",
+    b"get b@\r\n",
+]
 _UNCOUNTED = ("CLIENT", "SELECT", "HELLO", "AUTH", "RESET", "CONFIG", "INFO", "WAIT", "NOSUCH")
 """What lanes, and connections made anew, say themselves, and what we ask the engine."""
 
@@ -145,7 +156,10 @@ async def compare(path: str, table: CommandTable, bare: Server, seed: int) -> in
         data = b"".join(own)
         expected = _directly(bare, data + END)
         if settled(answer) != settled(expected):
-            at = next((i for i, (a, b) in enumerate(zip(answer, expected, strict=False)) if a != b), min(len(answer), len(expected)))
+            at = next(
+                (i for i, (a, b) in enumerate(zip(answer, expected, strict=False)) if a != b),
+                min(len(answer), len(expected)),
+            )
             raise AssertionError(
                 f"seed {seed}: {data[:300]!r}...: got {answer[max(0, at - 60) : at + 60]!r}, directly {expected[max(0, at - 60) : at + 60]!r}"
             )
@@ -188,7 +202,8 @@ def test_commands_by_lane_count_as_the_engine_counts_them(server: Server, seed: 
             failures.append(error)
 
     threads = [
-        threading.Thread(target=session, args=(f"{i}", [_encode(rng.choice(words), f"{i}") for _ in range(300)])) for i in range(5)
+        threading.Thread(target=session, args=(f"{i}", [_encode(rng.choice(words), f"{i}") for _ in range(300)]))
+        for i in range(5)
     ]
     for thread in threads:
         thread.start()
@@ -197,8 +212,14 @@ def test_commands_by_lane_count_as_the_engine_counts_them(server: Server, seed: 
     assert failures == []
     wait_until(lambda: server.metrics()["valkey_command_in_flight"] == 0, "nothing is in flight")
     lanes = server.metrics()['valkey_sidecar_upstream_connections{route="lane"}']
-    ours = {name: counts for name, counts in difference(our_calls(server), before).items() if not name.startswith(_UNCOUNTED)}
-    engine = {name: counts for name, counts in difference(engine_calls(server), {}).items() if not name.startswith(_UNCOUNTED)}
+    ours = {
+        name: counts
+        for name, counts in difference(our_calls(server), before).items()
+        if not name.startswith(_UNCOUNTED)
+    }
+    engine = {
+        name: counts for name, counts in difference(engine_calls(server), {}).items() if not name.startswith(_UNCOUNTED)
+    }
     assert ours.pop("_OTHER", None) is None
     assert ours == engine
     assert lanes > 0

@@ -159,7 +159,13 @@ class Tracing:
 
 
 async def converse(
-    engine: str, table: CommandTable, parts: Sequence[bytes], sampler: Sampler = ALWAYS_ON, *, lane: bool = False, **settings: Any
+    engine: str,
+    table: CommandTable,
+    parts: Sequence[bytes],
+    sampler: Sampler = ALWAYS_ON,
+    *,
+    lane: bool = False,
+    **settings: Any,
 ) -> Conversation:
     """Each part goes in one write; the next one when everything has been answered. lane: what can go by lane does."""
     traced = Tracing(engine, table, sampler, **settings)
