@@ -39,7 +39,7 @@ def park(worker: Worker) -> int:
 
 def test_a_session_needs_no_connection_before_its_first_command(socket_path: str, traced_table: CommandTable) -> None:
     async def run() -> None:
-        async with working(socket_path, traced_table) as (worker, watch):
+        async with working(socket_path, traced_table) as (worker, _watch):
             client = worker.connect()
             await asyncio.sleep(0.01)
             assert worker.relay.homes == 0
@@ -200,7 +200,7 @@ def test_a_transaction_that_was_kept_goes_on_and_its_connection_is_closed_then(
     socket_path: str, traced_table: CommandTable
 ) -> None:
     async def run() -> None:
-        async with working(socket_path, traced_table) as (worker, watch):
+        async with working(socket_path, traced_table) as (worker, _watch):
             client = worker.connect()
             assert await worker.say(client, lines("WATCH a\nMULTI\nSET a 1")) == b"+OK\r\n+OK\r\n+QUEUED\r\n"
             assert park(worker) == 1
@@ -254,7 +254,7 @@ def test_a_session_waits_for_an_engine_that_is_away(
     socket_path: str, traced_table: CommandTable, away: Path, who: str
 ) -> None:
     async def run() -> None:
-        async with working(socket_path, traced_table) as (worker, watch):
+        async with working(socket_path, traced_table) as (worker, _watch):
             client = worker.connect()
             if who != "new":
                 assert await worker.say(client, LOGIN if "ann" in who else command("PING")) in (OK, PONG)

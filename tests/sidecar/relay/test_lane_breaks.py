@@ -202,7 +202,7 @@ def test_a_reply_that_nobody_asked_for_reaches_nobody(with_fake: Callable[[Talk]
 def test_replies_that_come_byte_by_byte_reach_whom_they_are_for(with_fake: Callable[[Talk], None]) -> None:
     async def test(worker: Worker, engine: FakeEngine, clients: list[socket.socket]) -> None:
         (lane,) = engine.lanes
-        for i, client in enumerate(clients):
+        for client in clients:
             await worker.send(client, command("GET", "k") + command("TRACEPARENT", T) + command("GET", "l"))
         await worker.until(lambda: len(engine.received[lane]) == 6 * len(command("GET", "k")), "the engine has it all")
         for byte in b"".join(b"$3\r\nk-%d\r\n*2\r\n:%d\r\n$1\r\nl\r\n" % (i, i) for i in range(3)):

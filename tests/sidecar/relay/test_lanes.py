@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 
 import pytest
@@ -194,7 +195,7 @@ async def _mixture(path: str, table: CommandTable, *, ride: bool, cuts: list[int
             client = worker.connect()
         marks = [0, *cuts, len(MIXTURE)]
         answer = bytearray()
-        for a, b in zip(marks, marks[1:], strict=False):
+        for a, b in itertools.pairwise(marks):
             answer += await worker.say(client, MIXTURE[a:b])
         return bytes(answer)
 
@@ -221,6 +222,19 @@ def test_a_mixture_of_routes_stays_in_order_cut_at_every_byte(socket_path: str, 
 def _deep_in_the_value(at: int) -> bool:
     begin = MIXTURE.index(b"v" * 1000)
     return begin + 5 < at < begin + 70_000 - 5 and at % 9973 != 0
+
+
+@pytest.mark.parametrize("home", ["MULTI", "CLIENT NOSUCH", "EVAL", "SELECT 0"])
+def test_a_context_alone_on_the_lane_is_answered_before_what_goes_home(
+    socket_path: str, traced_table: CommandTable, home: str
+) -> None:
+    async def run() -> None:
+        async with working(socket_path, traced_table) as (worker, watch):
+            client, other = await worker.riders(watch)
+            alone = await worker.say(other, command(*home.split()))
+            assert await worker.say(client, command("TRACEPARENT", T) + command(*home.split())) == OK + alone
+
+    uvloop.run(run())
 
 
 @pytest.mark.parametrize("count", [1, 2, 100, 255, 256, 257, 2000])

@@ -188,6 +188,7 @@ def test_without_replies_it_has_none_and_works(talk: Talk) -> None:
     assert skipped.named("GET")[0].parent_id == PARENT_ID
 
 
+@pytest.mark.parametrize("talk", ["home"], indirect=True)  # by lane goes nobody before it
 def test_before_a_required_auth_it_is_refused(traced_engine: Server, talk: Talk) -> None:
     with traced_engine.client() as client:
         client.config_set("requirepass", "pw")

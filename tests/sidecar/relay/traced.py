@@ -56,6 +56,7 @@ class Conversation:
     replies: list[bytes] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     drops: dict[str, int] = field(default_factory=dict)
+    lane: bool = False
 
     def named(self, name: str) -> list[Span]:
         return [span for span in self.spans if span.name == name]
@@ -168,7 +169,7 @@ async def converse(
 ) -> Conversation:
     """Each part goes in one write; the next one when everything has been answered. lane: what can go by lane does."""
     traced = Tracing(engine, table, sampler, **settings)
-    conversation = Conversation()
+    conversation = Conversation(lane=lane)
     with traced.connect() as client, traced.connect() as neighbour:
         if lane:
             await traced.share(client, neighbour)
