@@ -43,6 +43,7 @@ cdef class Channel:
     cdef Py_ssize_t receive(self, char* buffer, size_t size) except -3
     cdef int cork(self, const char* p, size_t n) except -1
     cdef int uncork(self) except -1
+    cdef int _pour(self) except -1
     cdef bint behind(self) noexcept
     cdef int _send(self, const char* p, size_t n) except -1
     cdef int _keep(self, const char* p, size_t n) except -1

@@ -46,6 +46,7 @@ cdef extern from "<sys/epoll.h>" nogil:
 cdef enum:
     EVENTS = 256
     CORK_BYTES = 1 << 18                # the largest buffer that is kept for corked bytes
+    CORK_BYTES_MOST = 4096              # corked bytes that do not wait for the end of the turn
     RECORD_BYTES = 5 + 16384 + 2048     # of TLS, at most
 
 
@@ -247,11 +248,19 @@ cdef class Channel:
             if not self.poller.corked and not self.poller.dispatching:
                 self.poller.loop.call_soon(self.poller.uncork)
             self.poller.corked.append(self)
-        return self._keep(p, n)
+        self._keep(p, n)
+        if self.length >= CORK_BYTES_MOST:     # the other side may begin with these
+            return self._pour()
+        return 0
 
     cdef int uncork(self) except -1:
-        cdef Py_ssize_t sent
+        """The turn is over."""
         self.corked = False
+        return self._pour()
+
+    cdef int _pour(self) except -1:
+        """Send what is corked, as far as the other side takes it."""
+        cdef Py_ssize_t sent
         if self.length == 0 or self.watched & EPOLLOUT:     # the poller will tell when the other side reads again
             return 0
         sent = c_send(self.fd, self.backlog + self.start, self.length, MSG_NOSIGNAL | MSG_DONTWAIT)
