@@ -326,7 +326,7 @@ cdef class HomeRoute(Flight):
             change = self.pending.notes.popleft()
             if not failed:
                 self.owner.changed(change)
-            elif entry.awaiting == HELLO_REPLY:    # a part of it may have been done
+            elif entry.awaiting == HELLO_REPLY and change is not None and "credentials" in dict(change):    # a part of it may have been done
                 self.owner.changed(None)
         self.pending.pop()
         self._settle(&entry)

@@ -63,6 +63,7 @@ cdef class Lane:
     cdef bint retired                   # it takes no commands any more, but those who wrote by it may ask it
     cdef long long writers              # riders whose last write it carried
     cdef bint closed
+    cdef str fault                      # of the engine's, for which it is closed
     cdef long long used_ns
     cdef list waiting                   # riders whose clients are not read until the engine reads
     cdef object asked                   # deque of futures: of our own requests

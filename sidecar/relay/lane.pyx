@@ -338,6 +338,7 @@ cdef class Lane:
                     return self._broken("reply_not_understood")
                 self._own(unsent, p - unsent, framer.event == FRAME)
                 unsent = p
+                fresh = framer.event == FRAME
                 continue
             rider = <Rider>run.rider
             rider.owner.active_ns = now
@@ -397,7 +398,7 @@ cdef class Lane:
 
     cdef int _broken(self, str reason) except -1:
         """The engine has said something that cannot be an answer: whose is whose is not known any more."""
-        self.relay.ledger.count("lanes.broken", reason)
+        self.fault = reason
         self.close()
         return 0
 
@@ -413,8 +414,8 @@ cdef class Lane:
             return
         self.closed = True
         self.open = False
-        if self.length > <size_t>len(self.asked):
-            self.relay.ledger.count("lanes.broken", "connection_lost")
+        if self.fault is not None or self.length > <size_t>len(self.asked):
+            self.relay.ledger.count("lanes.broken", self.fault or "connection_lost")
         self.upstream.close()
         self.pool.lanes.remove(self)
         self.relay.lane_count -= 1

@@ -14,7 +14,7 @@ cdef class Owner:
     cdef int taken(self) except -1          # the engine reads again
     cdef int ended(self) except -1          # the engine has closed, or is gone
     cdef int unrestored(self, bytes reply) except -1    # the engine refuses what it accepted on an earlier connection
-    cdef int changed(self, object change) except -1    # a command of the client's has changed what is known about it
+    cdef int changed(self, object change) except -1    # a command of the client's has changed what is known about it (notes.py); None: nobody knows what
 
 cdef enum:
     LARGE_BYTES = 65536                     # of a request or a reply: larger ones go home

@@ -35,6 +35,7 @@ cdef class Routed(Owner):
     cdef int _release(self) except -1    # a session goes on with the requests that waited
     cdef bint _reach_engine(self) except -1
     cdef Lane _lane(self)
+    cdef bint _join(self) except -1
     cdef bint _leave_lane(self) except -1
     cdef bint _at_home(self) except -1
     cdef int _mark(self, int route) except -1

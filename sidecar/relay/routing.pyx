@@ -96,6 +96,7 @@ cdef class Routed(Owner):
         if self.route is None or self.kept or self.pinned or self.route.used_ns >= before_ns or not self.route.resting() or self.route.restoring \
                 or self.task is not None or self.begun_at_home or self.client_left or self.finished or self.broken or self.endless or self.held is not None:
             return
+        self._join()
         self.route.close()
         self.route = None
 
@@ -143,13 +144,8 @@ cdef class Routed(Owner):
         cdef Lane lane
         if self.relay.suspended or self.broken or self.begun_at_home:
             return None
-        if self.group is None:
-            # The engine itself has said to this session that it may: nobody rides on what others are.
-            if self.route is None or not self.route.answered_well or not self.route.resting():
-                return None
-            if self.attributes is None:
-                self.attributes = Attributes()
-            self.group = (<Lanes>self.relay.lane_pool).join(self.attributes)
+        if self.group is None and not self._join():
+            return None
         if self.home_turns:
             self.home_turns -= 1
             return None
@@ -170,6 +166,14 @@ cdef class Routed(Owner):
         if self.recorder.replies is not lane.replies:
             self.recorder.replies = lane.replies
         return lane
+
+    cdef bint _join(self) except -1:
+        """Whether it may go by lane: the engine itself has said so to this session. Nobody rides on what others are."""
+        if self.group is None and self.route is not None and self.route.answered_well and self.route.resting():
+            if self.attributes is None:
+                self.attributes = Attributes()
+            self.group = (<Lanes>self.relay.lane_pool).join(self.attributes)
+        return self.group is not None
 
     cdef bint _leave_lane(self) except -1:
         """Whether commands can go home now; else they wait until what is in flight on the lane is answered."""

@@ -329,11 +329,9 @@ cdef class Session(Routed):
                 change = changes(args)
             elif framer.size == end - start:
                 change = changes(arguments(start[:end - start]))
-            if change:
-                route.pending.add_note(change)
+            if change or argc or kind != HELLO:
+                route.pending.add_note(change or None)     # None: what it changes is not known
                 flags = NOTED
-            elif argc or kind != HELLO:        # what it changes is not known
-                self.pin()
         if kind == BLOCKING:
             flags = BLOCKS
         elif kind == MAYBE_BLOCKING:
