@@ -64,6 +64,23 @@ def test_only_connections_idle_for_long_enough_are_closed(socket_path: str, trac
     uvloop.run(run())
 
 
+def test_who_only_authenticated_goes_by_lane_when_its_connection_was_closed(
+    socket_path: str, traced_table: CommandTable
+) -> None:
+    async def run() -> None:
+        async with working(socket_path, traced_table) as (worker, watch):
+            clients = [worker.connect(f"192.0.2.1:{5000 + i}") for i in range(3)]
+            for client in clients:
+                assert await worker.say(client, LOGIN) == OK
+            assert park(worker) == 0
+            assert await worker.say(clients[0], command("PING")) == PONG
+            await worker.until(lambda: watch.lanes(user="ann"), "a lane")
+            await worker.riding(watch, *clients[1:], user="ann")
+            assert worker.relay.homes == 1
+
+    uvloop.run(run())
+
+
 RESTORED = {
     "nothing": (b"", {"user": "default", "resp": "2", "db": "0", "name": "", "lib-name": "", "lib-ver": ""}),
     "user": (LOGIN, {"user": "ann", "resp": "2", "db": "0"}),

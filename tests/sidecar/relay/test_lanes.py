@@ -85,6 +85,8 @@ COMING_BACK = {
     "a script": ("EVAL return{1} 0", b"*1\r\n:1\r\n"),
     "an error": ("EVAL", _FEW_WORDS.replace(b"get", b"eval")),
     "a name": ("CLIENT SETNAME x", OK),
+    "a refused SELECT": ("SELECT x", b"-ERR value is not an integer or out of range\r\n"),
+    "a refused HELLO": ("HELLO 9", b"-NOPROTO unsupported protocol version\r\n"),
     "a failed AUTH": ("AUTH nosuch x", b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"),
 }
 
