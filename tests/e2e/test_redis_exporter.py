@@ -50,6 +50,7 @@ _OWN_CONNECTION = {"redis_connected_clients": 1}
 _MOVING = re.compile(
     r"redis_client_recent_max_(input|output)_buffer_bytes"  # the exporter's own requests
     r"|redis_mem_clients_normal|redis_memory_used_overhead_bytes"  # its connection's buffers
+    r"|redis_connected_slave_lag_seconds"  # the replica tells once a second: 0 and 1 in turns
     r"|redis_mem_fragmentation_(ratio|bytes)|redis_allocator_.*"  # they follow every allocation
 )
 _NEARLY = re.compile(r"redis_memory_used_.*|redis_db_avg_ttl_seconds")
@@ -153,7 +154,8 @@ def _compare(server: Server, scrape: Scrape) -> dict[Series, float]:
         if name.startswith("redis_latency_percentiles_usec") and dict(labels)["cmd"] in _POLLED:
             continue
         value -= _OWN_CONNECTION.get(name, 0)
-        low, high = sorted((before[series], after[series]))
+        # A command that came in between (what opens a lane) had no series before.
+        low, high = sorted((before.get(series, 0.0), after[series]))
         if _NEARLY.fullmatch(name):
             low, high = low * (1 - _TOLERANCE), high * (1 + _TOLERANCE)
         if name == "redis_start_time_seconds":  # the exporter's clock minus whole seconds of uptime
