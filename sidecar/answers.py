@@ -239,8 +239,8 @@ class Answers:
                         settings = settings.with_value(name, before.value(name))
             if settings != before:
                 self._adopt(settings, closing, candidate)
-            if self.workers is not None and settings.protected_mode:
-                self.workers.tell("judge_again")
+            if self.workers is not None:
+                self.workers.tell("judge_again", {"strangers": settings.protected_mode})
 
     def tell_certificates(self) -> None:
         """The workers, and an engine that speaks TLS to its primary, use the certificates that are there now."""

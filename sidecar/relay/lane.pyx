@@ -61,15 +61,7 @@ cdef class Rider:
 
     cdef int expect(self, Py_ssize_t command, long long expected, long long size, long long now) except -1:
         """A request is about to be sent. expected: its arguments after the name."""
-        cdef Pending* entry = self.pending.push()
-        entry.at_ns = now
-        entry.size = size
-        entry.expected = <int>expected
-        entry.command = <unsigned short>command
-        entry.awaiting = REPLY
-        entry.flags = 0
-        entry.unit = NULL
-        entry.key = NULL
+        cdef Pending* entry = self.pending.add(REPLY, command, 0, <int>expected, size, now)
         if self.relay.tracer.enabled:
             self.recorder.assign(entry, REPLY, now)
             self.recorder.request(NULL, NULL, NULL, 0, 0)
@@ -79,15 +71,7 @@ cdef class Rider:
 
     cdef int expect_local(self, int answer, long long now) except -1:
         """A request that is not sent: we answer it when its turn comes."""
-        cdef Pending* entry = self.pending.push()
-        entry.at_ns = now
-        entry.size = 0
-        entry.expected = answer
-        entry.command = 0
-        entry.awaiting = LOCAL
-        entry.flags = 0
-        entry.unit = NULL
-        entry.key = NULL
+        self.pending.add(LOCAL, 0, 0, answer, 0, now)
         self.locals += 1
         self.relay.in_flight += 1
         return 0

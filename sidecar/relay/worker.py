@@ -179,11 +179,15 @@ class Worker:
         if self._relay is not None:
             self._relay.auth_required = self._settings["auth_required"]
 
-    def _on_judge_again(self, _body: Body, _fds: list[int]) -> None:
-        """The engine starts anew, perhaps without a password: strangers that wait for it must be judged by that."""
+    def _on_judge_again(self, body: Body, _fds: list[int]) -> None:
+        """The engine starts anew, perhaps with other passwords or none.
+
+        Who has no connection to lose with it loses its client's: what it proved to the engine before counts no more.
+        strangers: who waits for the engine must be judged by the password that it has now.
+        """
         if self._relay is not None:
             for session in list(self._relay.sessions):
-                if not session.is_local and not session.connected:
+                if not session.connected and (session.trusted or (body["strangers"] and not session.is_local)):
                     session.close()
 
     def _on_pause(self, _body: Body, _fds: list[int]) -> None:

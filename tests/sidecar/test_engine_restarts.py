@@ -140,6 +140,23 @@ def test_a_stranger_that_waits_for_the_engine_is_judged_again(start_here: Start,
     assert _answers(outer_address, server) == PROTECTED_ERROR
 
 
+def test_who_was_idle_must_authenticate_to_the_new_engine(start_here: Start) -> None:
+    server = start_here("--save", "", "--sidecar-home-timeout", "1").wait_ready()
+    homes = 'valkey_sidecar_upstream_connections{route="home"}'
+    with server.client() as admin:
+        admin.execute_command("ACL", "SETUSER", "ann", "on", ">old", "~*", "+@all")
+    with server.connect() as idle, server.connect() as silent:
+        idle.sendall(b"AUTH ann old\r\n")
+        assert receive(idle, b"\r\n") == b"+OK\r\n"
+        wait_until(lambda: server.metrics()[homes] == 0, "its own connection is closed")
+        _crash(server)
+        server.wait_said("engine.restarted")
+        assert idle.recv(1) == b""  # by lane it would be who it was
+        server.wait_ready()
+        silent.sendall(b"PING\r\n")
+        assert receive(silent, b"\r\n") == b"+PONG\r\n"
+
+
 def _answers(host: str, server: Server) -> bytes:
     with socket.create_connection((host, server.port), timeout=PATIENCE_S) as sock:
         sock.sendall(b"GET a\r\n")
