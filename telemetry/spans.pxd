@@ -1,6 +1,13 @@
 # Spans of one worker: decided when a reply is complete, written as records into packets (telemetry/spanpacket.py).
 
 cimport cython
+from libc.string cimport memcmp
+
+cdef extern from *:
+    """
+    #define OWN "__Booksleeve_"
+    """
+    const char* OWN              # what StackExchange.Redis' own keys and channels begin with
 
 cdef enum:
     ID = 8
@@ -148,7 +155,13 @@ cdef class Tracer:
         self.drop(unit.reason)
         return True
 
-    cdef int treatment(self, Py_ssize_t command, const char* argument, Py_ssize_t length) noexcept nogil
+    cdef inline int treatment(self, Py_ssize_t command, const char* argument, Py_ssize_t length) noexcept nogil:
+        """How the command with this first argument (NULL: not known) is treated."""
+        cdef int found = self.treatments[command] if command < self.size else <int>TRACED
+        if found == TRACED_BUT_OWN:
+            return PASSED_OVER if length >= 13 and argument != NULL and argument[0] == 95 and memcmp(argument, OWN, 13) == 0 else TRACED
+        return found
+
     cdef Unit* root(self) except NULL
     cdef Unit* below(self, const char* trace_id, const char* parent_id, unsigned char trace_flags, const char* state, int state_length) except NULL
     cdef Unit* transaction(self, Unit* context, unsigned short command, long long start_ns) except NULL

@@ -11,7 +11,7 @@ import time
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memchr, memcmp, memcpy, memset
+from libc.string cimport memchr, memcpy, memset
 from posix.mman cimport MAP_SHARED, PROT_READ, PROT_WRITE, MAP_FAILED, mmap as c_mmap
 
 from telemetry import spanpacket
@@ -35,8 +35,7 @@ cdef Py_ssize_t _PACKET_BYTES = 48 * 1024     # one packet of the link, with roo
 cdef int _CHILDREN_MAX = 128
 # Commands of StackExchange.Redis with its own keys and channels.
 _OWN_COMMANDS = frozenset({"GET", "SET", "SETEX", "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"})
-cdef const char* _OWN = "__Booksleeve_"
-if KEY_PREFIX != _OWN:
+if KEY_PREFIX != <bytes>OWN:
     raise ImportError("telemetry.spans and telemetry.housekeeping do not agree")
 
 if (HAS_PARENT, REMOTE_PARENT, HIT, MISS, BLOCKED, ERROR_REPLY, KEPT_ERROR, KEPT_SLOW, SLOW, SAMPLED) != (
@@ -182,13 +181,6 @@ cdef class Tracer:
         self.on_packet(packet)
 
     # ---- units -----------------------------------------------------------------------------------------------------------------
-
-    cdef int treatment(self, Py_ssize_t command, const char* argument, Py_ssize_t length) noexcept nogil:
-        """How the command with this first argument (NULL: not known) is treated."""
-        cdef int found = self.treatments[command] if command < self.size else <int>TRACED
-        if found == TRACED_BUT_OWN:
-            return PASSED_OVER if argument != NULL and length >= 13 and memcmp(argument, _OWN, 13) == 0 else TRACED
-        return found
 
     cdef Unit* _new(self) except NULL:
         cdef Unit* unit = self.spare

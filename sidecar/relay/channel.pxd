@@ -17,6 +17,7 @@ cdef class Poller:
     cdef list corked            # channels with bytes for the end of this turn
     cdef bint dispatching
 
+    cdef int _serve(self, int most) except -1
     cdef int fault(self, object owner, Exception error) except -1
     cdef int watch(self, Channel channel, unsigned int events) except -1
     cdef int forget(self, Channel channel) except -1

@@ -70,12 +70,21 @@ cdef class Poller:
             self.epoll = -1
 
     def dispatch(self):
-        """Serve the channels that are ready, EVENTS of them at most. How many were."""
+        """Serve the channels that are ready, EVENTS of them at most before the loop's other work. How many were."""
+        cdef int served = 0
+        cdef int n = self._serve(EVENTS)
+        while n > 1:                # while several were served, others became ready
+            served += n
+            n = self._serve(EVENTS - served) if served < EVENTS else 0
+        return served + n
+
+    cdef int _serve(self, int most) except -1:
+        """One look at who is ready. How many were."""
         cdef epoll_event events[EVENTS]
         cdef Channel channel
         cdef unsigned int ready
         cdef int i
-        cdef int n = epoll_wait(self.epoll, events, EVENTS, 0)
+        cdef int n = epoll_wait(self.epoll, events, most, 0)
         self.dispatching = True
         for i in range(n):
             item = self.channels[events[i].data.fd]
@@ -97,7 +106,7 @@ cdef class Poller:
         self.dispatching = False
         if self.corked:
             self.uncork()
-        return n
+        return 0 if n < 0 else n
 
     def uncork(self):
         """Send what was corked in this turn."""
@@ -243,6 +252,9 @@ cdef class Channel:
         """Send n bytes together with all others that are corked in this turn of the loop. Not for TLS."""
         if self.failed or n == 0:
             return 0
+        if n >= CORK_BYTES_MOST:        # they are worth a call of their own, and no copy
+            self._pour()
+            return self._send(p, n)
         if not self.corked:
             self.corked = True
             if not self.poller.corked and not self.poller.dispatching:

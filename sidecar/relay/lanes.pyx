@@ -10,6 +10,7 @@ from sidecar.relay.lane cimport Lane, Pool
 from sidecar.relay.shared cimport Relay, now_ns
 
 cdef int _WORTHWHILE = 2                     # sessions of an identity: one alone is served as well at home
+cdef int _SEND_BUFFER_BYTES = 1 << 20        # the system's usual holds ten values of 10 KB, of all clients together
 cdef double _OPENED_WITHIN_S = 2.0
 cdef double _RETRY_S = 1.0                   # after the engine has refused a lane
 cdef double _RETRY_MOST_S = 60.0
@@ -44,6 +45,7 @@ cdef class Group:
         try:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
             try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
                 sock.connect(relay.engine_socket)
                 lane = Lane(relay, self.lanes, sock)
             except OSError:

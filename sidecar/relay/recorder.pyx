@@ -7,7 +7,7 @@ sampling, which is the tracer's, and never changes what is in flight.
 from libc.stdlib cimport free
 
 from sidecar.relay.framer cimport ARRAY, BIG_ERROR, ERROR, MAP, SET
-from sidecar.relay.pending cimport BLOCKS, DISCARD_REPLY, ENDS, EXEC_REPLY, MULTI_REPLY, OPENS, Pending, QUEUED, REFUSAL, RESET_REPLY
+from sidecar.relay.pending cimport BLOCKS, DISCARD_REPLY, ENDS, EXEC_REPLY, MULTI_REPLY, OPENS, Pending, QUEUED, REFUSAL, REPLY, RESET_REPLY
 from sidecar.relay.reply_framer cimport ReplyFramer
 from sidecar.relay.shared cimport Relay
 from telemetry import lookups
@@ -41,8 +41,15 @@ cdef class Recorder:
     cdef int assign(self, Pending* entry, int awaiting, long long now) except -1:
         """Say which unit the command belongs to."""
         cdef Tracer tracer = self.tracer
-        cdef Unit* unit
+        cdef Unit* unit = self.batch
         cdef int treatment
+        if unit != NULL and unit.form == spans.PIPELINE and self.context == NULL and self.transaction == NULL and awaiting == REPLY \
+                and not tracer.wants_keys and entry.command and tracer.treatment(entry.command, self.first, self.first_length) == spans.TRACED:
+            # as all below would say
+            unit.count += 1
+            unit.refs += 1
+            entry.unit = unit
+            return 0
         if not tracer.exported and self.context == NULL and self.transaction == NULL:
             return 0                                          # told only if it is slow, which its reply will show
         if awaiting == RESET_REPLY and self.transaction != NULL:
@@ -181,6 +188,10 @@ cdef class Recorder:
                     row.totals.hits += hits
                     row.totals.misses += misses
         if entry.unit != NULL:
+            if entry.unit.decision == spans.REFUSED and entry.flags == 0 and now - entry.at_ns <= tracer.slow_ns and \
+                    framer.type != ERROR and framer.type != BIG_ERROR:
+                tracer.pass_by(entry.unit, now, entry.size, framer.size)
+                return 0
             self._span(entry, now, spans.MISS if misses else spans.HIT if hits else 0)
         elif tracer.enabled and not tracer.exported and now - entry.at_ns > tracer.slow_ns and \
                 tracer.treatment(entry.command, NULL, 0) in (spans.TRACED, spans.TRACED_ALONE):

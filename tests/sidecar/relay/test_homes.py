@@ -40,11 +40,12 @@ def park(worker: Worker) -> int:
 def test_a_session_needs_no_connection_before_its_first_command(socket_path: str, traced_table: CommandTable) -> None:
     async def run() -> None:
         async with working(socket_path, traced_table) as (worker, _watch):
-            client = worker.connect()
-            await asyncio.sleep(0.01)
+            client, other = worker.connect(), worker.connect()
             assert worker.relay.homes == 0
+            assert await worker.say(other, command("PING")) == PONG
+            assert worker.relay.homes == 1  # the other one's
             assert await worker.say(client, command("PING")) == PONG
-            assert worker.relay.homes == 1
+            assert worker.relay.homes == 2
 
     uvloop.run(run())
 
