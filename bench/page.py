@@ -19,7 +19,7 @@ from bench import plan
 from bench.load import Cell, Measured
 from bench.peers import BARE, HAPROXY, NUTCRACKER, REDIS_TLS
 from bench.process import Cpu
-from bench.report import ratio_text, thousands
+from bench.report import allowed_rows, ratio_text, thousands
 from bench.rounds import Rounds, p50, p99, p999
 from bench.variants import ALL_SPANS, HOME, OFF, SIDECAR, SOME_SPANS, TWO_WORKERS
 
@@ -116,6 +116,11 @@ def _processor_time(_document: dict[str, Any], rounds: Rounds) -> str:
     return _table(["", *(cell.name for cell in plan.CORE)], rows)
 
 
+def _allowed(document: dict[str, Any], rounds: Rounds) -> str:
+    rows = allowed_rows(rounds, (SIDECAR, HAPROXY, NUTCRACKER), int(document["machine"]["cpus"]))
+    return _table(["", *(cell.name for cell in plan.CORE)], rows)
+
+
 def _memory(document: dict[str, Any], rounds: Rounds) -> str:
     def of(name: str, role: str) -> str:
         memory = document["memory"][name].get(role)
@@ -181,6 +186,7 @@ _TABLES: dict[str, Callable[[dict[str, Any], Rounds], str]] = {
     "every load": _every_load,
     "latency": _latency,
     "processor time": _processor_time,
+    "allowed": _allowed,
     "memory": _memory,
     "telemetry": _telemetry,
     "switches": _switches,

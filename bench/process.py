@@ -81,6 +81,12 @@ def spent_here_s() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
+def spent_by_children() -> Cpu:
+    """Processor time of the children that this program has waited for."""
+    times = os.times()
+    return Cpu(times.children_user, times.children_system)
+
+
 def memory(pid: int) -> Memory:
     """Resident memory of a process now (proc(5), /proc/[pid]/smaps_rollup)."""
     sizes = {}

@@ -62,7 +62,7 @@ def text(result: Result) -> str:
     sections += [_everywhere(result), *_with_tls(result)]
     if core:
         sections += [*_telemetry(result, core), *_workers(result, core)]
-    sections += [_latency(result), _processor_time(result, core), _memory(result)]
+    sections += [_latency(result), _processor_time(result, core), *_allowed(result, core), _memory(result)]
     sections += [*_prototype(result), *_standing(result), *_costs(result), *_bars(result)]
     return "\n\n".join(sections)
 
@@ -172,6 +172,29 @@ def _processor_time(result: Result, core: Sequence[Cell]) -> str:
                 ]
                 rows.append([f"{peer.name}: {_ROLE_NAMES[role]}", *costs])
     return "Processor time per command, µs: user + system\n" + _table(["", *(cell.name for cell in cells)], rows)
+
+
+def allowed_rows(rounds: Rounds, names: Sequence[str], cpus: int) -> list[list[str]]:
+    """Of bare Valkey and `names` under the core loads: processor time of all processes, and the share it allows."""
+    shown = [name for name in names if all(rounds.has(name, cell) for cell in plan.CORE)]
+    rows = [[BARE, *(f"{rounds.of(BARE, cell).us_in_all():.2f}" for cell in plan.CORE)]]
+    for name in shown:
+        of = [(rounds.of(name, cell), rounds.of(BARE, cell)) for cell in plan.CORE]
+        rows.append([name, *(f"{ours.us_in_all():.2f}" for ours, _ in of)])
+        shares = (ours.allowed_rate(cpus) / bare.allowed_rate(cpus) for ours, bare in of)
+        rows.append([f"{name}: allowed share", *(f"{share:.2f}" for share in shares)])
+    return rows
+
+
+def _allowed(result: Result, core: Sequence[Cell]) -> list[str]:
+    if not all(result.rounds.has(BARE, cell) for cell in plan.CORE):
+        return []
+    rows = allowed_rows(result.rounds, (SIDECAR, HAPROXY, NUTCRACKER), int(result.machine["cpus"]))
+    title = (
+        "Processor time per command of all processes, redis-benchmark's included, µs; and the share of bare Valkey's "
+        f"throughput\nthat it allows on {result.machine['cpus']} processors, were none of them ever idle"
+    )
+    return [f"{title}\n" + _table(["", *(cell.name for cell in core)], rows)]
 
 
 def _memory(result: Result) -> str:

@@ -23,6 +23,8 @@ from bench.peers import Peer
 from bench.plan import Part
 from bench.process import Cpu, Memory
 
+LOAD = "load"
+"""The role of redis-benchmark in what is measured of processor time."""
 _NONE = Cpu(0.0, 0.0)
 _FEWEST_REQUESTS = 500
 # Of the first run, which only finds out how fast a peer is.
@@ -89,6 +91,18 @@ class Samples:
     def us_per_command(self, role: str) -> Cpu:
         """Microseconds of processor time that the processes of this role spent on a command."""
         return Cpu(self.cpu[role].user / self.requests * 1e6, self.cpu[role].system / self.requests * 1e6)
+
+    def us_in_all(self) -> float:
+        """The same of all roles, redis-benchmark's among them."""
+        return sum(one.user + one.system for one in self.cpu.values()) / self.requests * 1e6
+
+    def allowed_rate(self, cpus: int) -> float:
+        """Requests a second at which all of `cpus` processors, or the busiest role, taken for one thread, never rest.
+
+        What was measured stays below it by the time that processes waited for each other.
+        """
+        busiest_s = max(one.user + one.system for one in self.cpu.values()) / self.requests
+        return 1.0 / max(self.us_in_all() / 1e6 / cpus, busiest_s)
 
 
 @dataclass
@@ -213,9 +227,9 @@ def run(
                     continue
                 if (name, cell) not in requests:
                     once(peer, port, cell, _first_requests(cell))
-                before = _cpu(peer)
+                before = _cpu(peer) | {LOAD: process.spent_by_children()}
                 measured = once(peer, port, cell, requests[name, cell])
-                after = _cpu(peer)
+                after = _cpu(peer) | {LOAD: process.spent_by_children()}
                 spent = {role: after[role] - before[role] for role in after}
                 rounds.add(rounds.count, name, cell, measured, spent)
         rounds.count += 1

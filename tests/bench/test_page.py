@@ -43,6 +43,7 @@ def test_the_page_gets_the_tables_of_the_run_and_keeps_its_text(document: dict[s
     after = page.renewed(before, document)
     assert "| ZADD c50 P1 | 140.0 | 0.93 (0.91–0.94) |" in after
     assert "| valkey-sidecar: worker | 1.50 + 1.50 |" in after
+    assert "| valkey-sidecar: allowed share | 1.33 |" in after
     assert "Programs of others took 40% of the processors meanwhile." in after
     assert page._MARKED.sub("", after) == page._MARKED.sub("", before)
     assert page.renewed(after, document) == after

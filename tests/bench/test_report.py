@@ -94,6 +94,7 @@ def test_latency_processor_time_and_memory(result: Result) -> None:
     text = report.text(result)
     assert _line(text, "Latency", "ZADD c50 P1") == ["100 / 300 / 600"] * 2
     assert _line(text, "Processor time", "HAProxy: workers or proxy") == ["1.25 + 1.25"] * 4
+    assert _line(text, "Processor time per command of all", "HAProxy")[0] == "2.50"
     assert _line(text, "Memory", "HAProxy") == ["20 / 10"]
 
 

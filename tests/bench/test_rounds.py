@@ -65,6 +65,16 @@ def test_processor_time_per_command_is_that_of_all_rounds() -> None:
     assert samples.us_per_command("engine") == Cpu(0.0, pytest.approx(1.0))
 
 
+def test_the_processors_allow_what_their_time_or_that_of_the_busiest_process_does() -> None:
+    taken = Rounds()
+    spent = {"load": Cpu(0.002, 0.002), "front": Cpu(0.001, 0.002), "engine": Cpu(0.004, 0.001)}
+    taken.add(0, "ours", _GET, measured(1, requests=1000), spent)
+    samples = taken.of("ours", _GET)
+    assert samples.us_in_all() == pytest.approx(12.0)
+    assert samples.allowed_rate(2) == pytest.approx(2 / 12e-6)
+    assert samples.allowed_rate(16) == pytest.approx(1 / 5e-6)
+
+
 def test_nobody_always_follows_the_same_neighbour() -> None:
     orders = [rounds.in_turns(["a", "b", "c"], number) for number in range(6)]
     assert all(sorted(order) == ["a", "b", "c"] for order in orders)
