@@ -2,39 +2,27 @@
 
 cimport cython
 
-from sidecar.relay.lane cimport Rider
-from sidecar.relay.request_framer cimport RequestFramer
-from sidecar.relay.routing cimport Routed
+from sidecar.relay.requests cimport Requests
 from telemetry.spans cimport Identity
 
 @cython.final
-cdef class Session(Routed):
+cdef class Session(Requests):
     cdef readonly str peer               # "ip:port", or the path of our Unix socket
     cdef readonly str local
     cdef readonly bint is_local          # from the loopback interface or a Unix socket
     cdef readonly bint is_tls
     cdef readonly str transport          # "tcp" or "unix"
     cdef Identity who                    # as spans show it
-    cdef Py_ssize_t last                 # id of the last command
     cdef long long connected_ns
-    cdef RequestFramer requests
     cdef Py_ssize_t held_parsed
     cdef bint decided                    # what waits may go on once the replies that have arrived are delivered
     cdef long long broken_bytes
-    cdef readonly bint requesting_multi  # the next request is part of a transaction, if nothing was refused
-    cdef bint replies_off
-    cdef bint skip_next
-    cdef bint mode_asked                 # the request being inspected is CLIENT REPLY
     cdef public bint announced_address   # REPLCONF ip-address has been sent
 
     cdef int _hold(self, const char* p, Py_ssize_t n) except -1
     cdef int _take(self, const char* data, Py_ssize_t n, long long now) except -1
     cdef int _forward(self, const char* p, Py_ssize_t n) except -1
-    cdef int _trace_context(self, list args, long long now, Rider rider) except -1
     cdef int _refuse_large(self) except -1
-    cdef int _request(self, const char* start, const char* end, long long now) except -1
-    cdef int _inspect(self, bytes request, Py_ssize_t command, list args, long long now) except -1
-    cdef int _apply(self, object plan, bytes request, Py_ssize_t command, long long now) except -1
     cdef int _depart(self) except -1
     cdef int _let_go(self, str error_type) except -1
     cdef int _finish(self, str error_type) except -1
