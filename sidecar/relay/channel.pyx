@@ -46,7 +46,8 @@ cdef extern from "<sys/epoll.h>" nogil:
 cdef enum:
     EVENTS = 256
     CORK_BYTES = 1 << 18                # the largest buffer that is kept for corked bytes
-    CORK_BYTES_MOST = 4096              # corked bytes that do not wait for the end of the turn
+    BEGIN_BYTES = 4096                  # corked bytes that do not wait for the end of the turn
+    POUR_BYTES = 1 << 16                # the same where they come in large pieces: each call costs both sides
     RECORD_BYTES = 5 + 16384 + 2048     # of TLS, at most
 
 
@@ -252,16 +253,13 @@ cdef class Channel:
         """Send n bytes together with all others that are corked in this turn of the loop. Not for TLS."""
         if self.failed or n == 0:
             return 0
-        if n >= CORK_BYTES_MOST:        # they are worth a call of their own, and no copy
-            self._pour()
-            return self._send(p, n)
         if not self.corked:
             self.corked = True
             if not self.poller.corked and not self.poller.dispatching:
                 self.poller.loop.call_soon(self.poller.uncork)
             self.poller.corked.append(self)
         self._keep(p, n)
-        if self.length >= CORK_BYTES_MOST:     # the other side may begin with these
+        if self.length >= <size_t>(BEGIN_BYTES if n < BEGIN_BYTES else POUR_BYTES):     # the other side may begin with these
             return self._pour()
         return 0
 

@@ -61,7 +61,7 @@ _INLINE = [
     b"get b@\r\n",
 ]
 _VALUES = {"%": b"v" * 5_000, "%%": b"v" * 20_000, "~": b"v" * 70_000}
-"""By lane without a copy, the same but rarely in one read of the engine, too large for a lane."""
+"""By lane, more than a read of the engine, too large for a lane."""
 _UNCOUNTED = ("CLIENT", "SELECT", "HELLO", "AUTH", "RESET", "CONFIG", "INFO", "WAIT", "NOSUCH")
 """What lanes, and connections made anew, say themselves, and what we ask the engine."""
 
