@@ -129,6 +129,10 @@ class Worker(Tracing):
         except TimeoutError:
             raise AssertionError(f"not within {PATIENCE_S} s: {what}") from None
 
+    def has_lane(self) -> bool:
+        """Whether commands may go by a lane now: the engine lists it before we know that it is open."""
+        return any(lane.open for lane in self.relay.lane_pool.lanes)
+
     async def riding(self, watch: Watch, *clients: socket.socket, **identity: str) -> None:
         """Have each of the clients say PING until it goes by lane."""
         for client in (*clients, clients[0]):

@@ -75,8 +75,7 @@ def test_who_only_authenticated_goes_by_lane_when_its_connection_was_closed(
                 assert await worker.say(client, LOGIN) == OK
             assert park(worker) == 0
             assert await worker.say(clients[0], command("PING")) == PONG
-            lanes = worker.relay.lane_pool.lanes
-            await worker.until(lambda: lanes and lanes[0].open, "a lane")  # the engine lists it before we know
+            await worker.until(worker.has_lane, "a lane")
             await worker.riding(watch, *clients[1:], user="ann")
             assert worker.relay.homes == 1
 

@@ -130,7 +130,7 @@ def with_fake(tmp_path: Path, traced_table: CommandTable) -> Callable[[Talk], No
             for _ in range(2):
                 for client in clients:
                     assert await worker.say(client, command("PING")) == PONG
-            await worker.until(lambda: engine.lanes and worker.relay.quiet, "a lane")
+            await worker.until(lambda: worker.has_lane() and worker.relay.quiet, "a lane")
             for client in clients:
                 assert await worker.say(client, command("PING")) == PONG
             try:
