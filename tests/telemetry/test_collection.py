@@ -8,6 +8,7 @@ import pytest
 from opentelemetry.sdk.metrics.export import MetricsData
 
 from telemetry.collection import Collection
+from tests.conftest import PATIENCE_S
 from tests.telemetry.frames import frame, outcome
 from tests.telemetry.test_metricsdata import RESOURCE, Server
 
@@ -19,6 +20,12 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     yield loop
+
+    async def rest() -> None:
+        """What was begun and given up ends."""
+        await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
+
+    asyncio.run_coroutine_threadsafe(rest(), loop).result(PATIENCE_S)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()

@@ -13,7 +13,7 @@ from telemetry.engine.info import Info
 from telemetry.engine.points import points
 from telemetry.engine.table import ROWS
 from telemetry.prometheus import write
-from tests.conftest import Server, Start, wait_until
+from tests.conftest import Server, Start, free_port, wait_until
 
 
 def _info(server: Server) -> Info:
@@ -110,7 +110,7 @@ def test_a_primary_and_its_replica(start_bare: Start) -> None:
 
 
 def test_a_node_of_a_cluster(start_bare: Start) -> None:
-    node = start_bare("--cluster-enabled", "yes")
+    node = start_bare("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     with node.client() as client:
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "99")
     info = _info(node)
