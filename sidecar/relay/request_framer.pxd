@@ -29,6 +29,7 @@ cdef class RequestFramer:
     cdef readonly long long argc
     cdef readonly long long size     # bytes, framing included
     cdef bint is_inline
+    cdef bint odd                    # a CR LF is not one: Valkey refuses it from 9.1 on, and closes the connection
     cdef const char* first           # argument of a request that came whole, NULL: not known
     cdef long long first_length
     cdef const Command* command      # NULL: not in the table

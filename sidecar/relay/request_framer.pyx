@@ -2,13 +2,13 @@
 
 The framer keeps a few numbers and at most NAME_MAX bytes of a name, never the request: a 512 MB value streams through it. The rules are those
 of Valkey's ``parseMultibulkBuffer`` and ``parseInlineBuffer`` (networking.c). It answers nothing: bytes that are not RESP are the engine's to
-refuse.
+refuse. Versions before 9.1 skip two bytes behind an argument, and one behind the CR of a number, without a look: so does it, and says so (`odd`).
 
 A NUL byte ends a name, because the engine compares names as C strings. But it finds a first word by a hash of all its bytes: whether it takes
 ``MULTI\\0x`` for MULTI is a matter of chance, so special.py sees to it that the engine refuses such a request, as it most often would.
 """
 
-from libc.string cimport memchr
+from libc.string cimport memchr, memcmp
 
 from sidecar.relay.commands cimport CONTAINER, HELD, HELLO, MAYBE_BLOCKING, NAME_MAX, TRACEPARENT, Command, CommandTable, find_short
 from sidecar.relay.framer cimport BAD, BROKEN, DIGITS, EMPTY, FRAME, MINUS, MORE, NEGATIVE, NO_DIGIT, NUMBER_MAX, ZERO
@@ -43,6 +43,7 @@ cdef class RequestFramer:
         self.argc = 0
         self.size = 0
         self.is_inline = False
+        self.odd = False
         self.first = NULL
 
     cdef bint midway(self) noexcept nogil:
@@ -126,13 +127,13 @@ cdef class RequestFramer:
         argc = q[0] - 48
         if argc < 1 or argc > 9:
             return NULL
-        if q[1] == 13:
-            q += 3
-        elif 48 <= q[1] <= 57 and q[2] == 13:
-            argc = argc * 10 + (q[1] - 48)
-            q += 4
-        else:
+        q += 1
+        if 48 <= q[0] <= 57:
+            argc = argc * 10 + (q[0] - 48)
+            q += 1
+        if memcmp(q, b"\r\n", 2) != 0:
             return NULL
+        q += 2
         for i in range(argc):
             if end - q < 4 or q[0] != 36:
                 return NULL
@@ -148,9 +149,11 @@ cdef class RequestFramer:
                     return NULL
                 length = length * 10 + digit
                 q += 1
-            if q >= end or q[0] != 13 or end - q < length + 4:
+            if end - q < length + 4 or memcmp(q, b"\r\n", 2) != 0:
                 return NULL
             q += 2
+            if memcmp(q + length, b"\r\n", 2) != 0:
+                return NULL
             if i == 0:
                 name = q
                 name_length = length
@@ -174,6 +177,7 @@ cdef class RequestFramer:
         self.argc = argc
         self.naming = False
         self.is_inline = False
+        self.odd = False
         return q
 
     cdef const Command* _lookup(self, const char* first, long long first_length) noexcept nogil:
@@ -212,6 +216,11 @@ cdef class RequestFramer:
                             self.name[self.name_length] = _upper(p[i])
                             self.name_length += 1
                         i += 1
+                if self.body_left <= n + 1:    # the CR LF behind it, or a half of it
+                    if self.body_left >= 2 and p[self.body_left - 2] != 13:
+                        self.odd = True
+                    if self.body_left <= n and p[self.body_left - 1] != 10:
+                        self.odd = True
                 self.body_left -= n
                 p += n
                 if self.body_left:
@@ -241,7 +250,9 @@ cdef class RequestFramer:
                     if self._digit(c) == BAD:
                         self.event = BROKEN
                         return p
-            elif self.state == AFTER_LENGTH:    # Valkey skips one byte after the CR without a look
+            elif self.state == AFTER_LENGTH:
+                if p[0] != 10:
+                    self.odd = True
                 p += 1
                 if self.number_state != DIGITS and self.number_state != ZERO:
                     self.event = BROKEN
@@ -269,6 +280,8 @@ cdef class RequestFramer:
                         self.event = BROKEN
                         return p
             elif self.state == AFTER_COUNT:
+                if p[0] != 10:
+                    self.odd = True
                 p += 1
                 if self.number_state == MINUS or self.number_state == NO_DIGIT or self.number > _COUNT_MAX:
                     self.event = BROKEN

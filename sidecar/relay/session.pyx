@@ -108,7 +108,7 @@ cdef class Session(Requests):
             command = framer.command
             if lane is not None:
                 if framer.event == FRAME and command != NULL and command.route & RIDES and framer.size <= LARGE_BYTES and not framer.is_inline \
-                        and rider.pending.length < _RIDING_MAX:
+                        and not framer.odd and rider.pending.length < _RIDING_MAX:
                     self.recorder.request(start, p, framer.first, framer.first_length,
                                           framer.container.id if framer.container != NULL else 0)
                     rider.expect(command.id, framer.argc - 1, framer.size, now)

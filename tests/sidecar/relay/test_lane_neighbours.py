@@ -76,6 +76,39 @@ def test_a_whole_pipeline_written_before_anything_is_read(socket_path: str, trac
     uvloop.run(run())
 
 
+WRONG_LINE_ENDS = {
+    "behind an argument": b"*2\r\n$4\r\nECHO\r\n$1\r\nxyz",
+    "no LF behind an argument": b"*2\r\n$4\r\nECHO\r\n$1\r\nx\rz",
+    "no CR behind an argument": b"*2\r\n$4\r\nECHO\r\n$1\r\nxy\n",
+    "behind the name": b"*2\r\n$4\r\nECHOxy$1\r\nx\r\n",
+    "behind a length": b"*2\r\n$4\r\nECHO\r\n$1\r$x\r\n",
+    "behind the count": b"*2\r*$4\r\nECHO\r\n$1\r\nx\r\n",
+}
+
+
+@pytest.mark.parametrize("what", WRONG_LINE_ENDS)
+def test_wrong_line_ends_cost_nobody_but_their_client(socket_path: str, traced_table: CommandTable, what: str) -> None:
+    """The engine closes the connection on which it sees them: that must not be a lane."""
+    before, odd = command("ECHO", "before"), WRONG_LINE_ENDS[what]
+    expected = b"$6\r\nbefore\r\n-ERR Protocol error: invalid CRLF in request\r\n"
+
+    async def run() -> None:
+        async with working(socket_path, traced_table) as (worker, watch):
+            _one, other = await worker.riders(watch)
+            lanes = [lane["id"] for lane in watch.lanes()]
+            for cut in range(len(odd)):
+                client = worker.connect()
+                await worker.riding(watch, client, other)
+                await worker.send(client, before + odd[:cut])
+                assert await worker.read(client, 12) == expected[:12]
+                await worker.send(client, odd[cut:] + command("ECHO", "behind") * 3)
+                assert await worker.read_all(client) == expected[12:]
+                assert await worker.say(other, command("PING")) == PONG
+            assert [lane["id"] for lane in watch.lanes()] == lanes
+
+    uvloop.run(run())
+
+
 def test_an_engine_that_does_not_read_slows_the_clients_down(
     socket_path: str, traced_table: CommandTable, traced_engine: Server
 ) -> None:
