@@ -36,12 +36,12 @@ cdef class Requests(Routed):
     """A session frames its requests and hands over those that are meant here."""
 
     cdef int _trace_context(self, list args, long long now, Rider rider) except -1:
-        """TRACEPARENT, which the engine never sees. args: None when its line ends are wrong; rider: None at home."""
+        """TRACEPARENT, which the engine never sees. rider: None at home."""
         cdef Unit* unit = NULL
         cdef int answer = ACCEPTED
         cdef bytes trace_id, parent_id, state
         cdef long long count = 0
-        context = parse(args[1:]) if args is not None else INVALID_CONTEXT
+        context = parse(args[1:]) if not self.requests.odd else INVALID_CONTEXT
         if context is INVALID_CONTEXT:
             answer = INVALID
         elif context is BAD_SYNTAX:
@@ -104,12 +104,12 @@ cdef class Requests(Routed):
             return self._trace_context(args, now, None)
         if kind == HELD:
             request = start[:end - start]
-            if args is None:
-                args = arguments(request)
-            if args is None:                   # it must not be mended on its way
+            if framer.odd:                     # it must not be mended on its way
                 route.expect(REFUSAL, 0, 0, 0, 0, False, now)
                 self.broken = True
                 return route.upstream.send(_BAD_LINE_ENDS, len(_BAD_LINE_ENDS))
+            if args is None:
+                args = arguments(request)
             return self._inspect(request, identifier, args, now)
         if framer.is_inline:
             route.upstream.send(start, end - start)

@@ -41,6 +41,23 @@ def test_a_subcommand_ends_at_a_nul_byte(start: Start, start_bare: Start, outer_
         server.connect()
 
 
+@pytest.mark.parametrize("words", ["CONFIG SET maxmemory-samples 7", "CONFIG GET maxmemory", "CLIENT REPLY OFF"])
+def test_an_inspected_command_with_a_wrong_line_end_is_refused_by_the_engine(
+    server: Server, bare: Server, words: str
+) -> None:
+    request = bulk(*words.split())
+    for at in [place for place, byte in enumerate(request) if byte == ord("\n")]:
+        data = lines("PING") + request[:at] + b"x" + request[at + 1 :] + lines("PING")
+        answers = []
+        for one in (server, bare):
+            sock = one.connect()
+            sock.sendall(data)
+            answers.append(receive(sock))
+        assert answers == [b"+PONG\r\n-ERR Protocol error: invalid CRLF in request\r\n"] * 2
+    with server.client() as client:
+        assert client.config_get("maxmemory-samples") == {"maxmemory-samples": "5"}
+
+
 def test_the_mode_of_replies_ends_at_a_nul_byte(server: Server, bare: Server) -> None:
     before = server.metric(_RAW)
     for request in (

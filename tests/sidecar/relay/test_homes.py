@@ -205,7 +205,6 @@ def test_a_connection_is_kept_while_it_is_needed(socket_path: str, traced_table:
             client = worker.connect()
             assert await worker.say(client, command("PING")) == PONG
             await worker.say(client, KEPT[what])
-            await asyncio.sleep(0.01)
             assert park(worker) == 1
             if what.startswith("its id"):  # and it is the id that was told
                 answer = await worker.say(client, lines("PING\nCLIENT ID"))

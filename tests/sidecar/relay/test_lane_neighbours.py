@@ -14,6 +14,7 @@ import uvloop
 from sidecar.relay.commands import CommandTable
 from tests.conftest import PATIENCE_S, Server
 from tests.sidecar.relay.lanes import OK, PONG, command, standing_still, working
+from tests.sidecar.relay.traced import T
 
 
 def memory_kb() -> int:
@@ -105,6 +106,26 @@ def test_wrong_line_ends_cost_nobody_but_their_client(socket_path: str, traced_t
                 assert await worker.read_all(client) == expected[12:]
                 assert await worker.say(other, command("PING")) == PONG
             assert [lane["id"] for lane in watch.lanes()] == lanes
+
+    uvloop.run(run())
+
+
+def test_a_context_with_a_wrong_line_end_is_none_by_lane_and_at_home(
+    socket_path: str, traced_table: CommandTable
+) -> None:
+    good = command("TRACEPARENT", T)
+    expected = b"-ERR invalid traceparent\r\n" + PONG
+
+    async def run() -> None:
+        async with working(socket_path, traced_table) as (worker, watch):
+            riders = await worker.riders(watch)
+            before = watch.carried()
+            ends = [place for place, byte in enumerate(good) if byte == ord("\n")]
+            for at in ends:
+                odd = good[:at] + b"x" + good[at + 1 :] + command("PING")
+                for client in (riders[0], worker.connect()):
+                    assert await worker.say(client, odd) == expected
+            assert watch.carried() == before + len(ends)
 
     uvloop.run(run())
 
