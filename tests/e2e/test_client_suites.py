@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.campaign.figures import Row, record
 from tests.conftest import Server, Start, launch_bare, wait_until
 from tests.e2e.suites import Outcome, Outcomes, Sources, Suite, fetch, run_both
 
@@ -61,11 +62,13 @@ def test_every_test_of_a_client_ends_as_it_does_directly(
         bare, ours = run_both(*suites)
         assert sum(outcome.text == "call:passed" for outcome in ours.values()) > 1500
         differing = _differing(bare, ours)
+        record(Row.SUITE_TESTS, len(ours), f"{client}-py, RESP{protocol}")
         for _ in range(_RERUNS):
             if not differing or not bare.keys() & ours.keys() >= set(differing):
                 break
             bare, ours = (suite.run(differing) for suite in suites)
             differing = _differing(bare, ours)
+        record(Row.SUITE_DIFFERENCES, len(differing))
         assert not differing, _describe(differing, bare, ours)
     finally:
         direct.stop()
