@@ -22,6 +22,7 @@ from sidecar.conf import (
     working_folder,
 )
 from sidecar.cpus import default_workers
+from sidecar.engine.limits import OF_MEMORY, limits_memory
 from sidecar.listener_settings import LISTENER_DIRECTIVES, ListenerSettings, kind_of
 from sidecar.password import requirepass
 from sidecar.secret import SecretStr
@@ -160,6 +161,16 @@ class Configuration:
     def loglevel(self) -> str:
         """ "debug", "verbose", "notice", "warning" or "nothing"."""
         return self._word("loglevel", "notice")
+
+    @property
+    def memory_limits(self) -> dict[str, bool]:
+        """Which of the engine's settings (OF_MEMORY) limit what a normal client may have it keep."""
+        found = dict.fromkeys(OF_MEMORY, False)
+        for directive in self.engine_directives:
+            if directive.name in OF_MEMORY:
+                limited = limits_memory(directive.name, _words(directive.args))
+                found[directive.name] = found[directive.name] if limited is None else limited
+        return found
 
     @property
     def has_persistence(self) -> bool:

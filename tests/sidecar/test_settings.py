@@ -94,6 +94,11 @@ def test_every_setting_is_read_from_each_source(tmp_path: Path) -> None:
         "log-format": ("Console", "console"),
         "lanes": ("off", False),
         "home-timeout": ("0.5", 0.5),
+        "client-query-buffer-limit": ("2mb", 2 << 20),
+        "client-output-buffer-limit": ("64mb", 64 << 20),
+        "maxmemory-clients": ("1gb", 1 << 30),
+        "client-in-flight-limit": ("1000", 1000),
+        "in-flight-limit": ("5000", 5000),
         "ledger": ("off", False),
         "slow-threshold": ("500us", 0.0005),
         "trace-context": ("off", False),
@@ -160,6 +165,15 @@ def test_every_setting_is_read_from_each_source(tmp_path: Path) -> None:
             'sidecar-http-bind: "" (from argument --sidecar-http-bind) must be 1 to 16 addresses',
         ),
         (["--sidecar-http-port", "0"], "must be a number between 1 and 65535"),
+        *(
+            (
+                ["--sidecar-client-query-buffer-limit", value],
+                f'limit: "{value}" (from argument --sidecar-client-query-buffer-limit) must be a number of bytes between 64kb ',
+            )
+            for value in ("0", "63kb", "2gb", "1mib", "-1", "1.5mb", "much", "10%")
+        ),
+        (["--sidecar-maxmemory-clients", "1"], "must be 0 for no limit, or a number of bytes between 1mb and 1024gb"),
+        (["--sidecar-in-flight-limit", "0"], "must be a number between 1000 and 2000000000"),
         (["--sidecar-log-format", "xml"], "must be one of auto, json, console"),
         (["--sidecar-engine-password", "s3cret", "x"], "sidecar-engine-password: 2 values (from argument "),
         (
@@ -211,6 +225,35 @@ def test_a_mistake_in_the_environment_the_file_or_standard_input_says_so(tmp_pat
     assert '"x" (from environment variable SIDECAR_WORKERS) must be' in refused(environment={"SIDECAR_WORKERS": "x"})
     conf.write_text("sidecar-workers=2\n")
     assert refused(str(conf)) == f"sidecar-workers: write a space instead of = (from {conf}, line 1)"
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        ("0", 0),
+        ("0mb", 0),
+        ("1mb", 1 << 20),
+        ("1M", None),
+        ("2M", 2_000_000),
+        ("1048577", (1 << 20) + 1),
+        ("1GB", 1 << 30),
+    ],
+)
+def test_a_number_of_bytes_is_written_as_in_valkey(value: str, number: int | None) -> None:
+    argv = ("--sidecar-maxmemory-clients", value)
+    if number is None:  # a little less than 1mb
+        assert "between 1mb and" in refused(*argv)
+    else:
+        assert load(*argv).sidecar.maxmemory_clients == number
+
+
+def test_the_engines_limits_on_its_clients_are_known_from_the_start(tmp_path: Path) -> None:
+    conf = tmp_path / "valkey.conf"
+    conf.write_text("client-output-buffer-limit normal 1mb 0 0\nclient-output-buffer-limit pubsub 1mb 0 0\n")
+    name, other = "client-output-buffer-limit", "maxmemory-clients"
+    assert load().memory_limits == {name: False, other: False}
+    assert load(str(conf)).memory_limits == {name: True, other: False}
+    assert load(str(conf), f"--{name}", "normal 0 0 0", f"--{other}", "5%").memory_limits == {name: False, other: True}
 
 
 @pytest.mark.parametrize("option", ["--tls-cluster no", "--tls-auth-clients-user off", "--cluster-enabled no"])

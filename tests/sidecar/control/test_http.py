@@ -52,6 +52,7 @@ class FakeState:
 
 class FakeFacts:
     version, valkey_version, worker_restarts, engine_restarts = "1.2.3", "9.1.2", 0, 0
+    engine_limits: Mapping[str, int] = {}
 
     def processes(self) -> Mapping[str, Sequence[int]]:
         return {}
