@@ -168,7 +168,7 @@ def test_every_setting_is_read_from_each_source(tmp_path: Path) -> None:
         *(
             (
                 ["--sidecar-client-query-buffer-limit", value],
-                f'limit: "{value}" (from argument --sidecar-client-query-buffer-limit) must be a number of bytes between 64kb ',
+                f'"{value}" (from argument --sidecar-client-query-buffer-limit) must be a number of bytes between 64kb',
             )
             for value in ("0", "63kb", "2gb", "1mib", "-1", "1.5mb", "much", "10%")
         ),
