@@ -84,7 +84,7 @@ def test_no_secret_comes_out(
                 with one.client() as client:
                     client.config_set("loglevel", level)
                 _say_all(one, commands, broken, whole=level == "debug")
-        out = _processes(server) | _pages(server, vault) | _help(given)
+        out = _processes(server) | _pages(server, vault, given["SIDECAR_HTTP_TOKEN"]) | _help(given)
         seen = {one.port: _asked(one) | {"MONITOR": _heard(monitors[one.port])} for one in (server, bare)}
         data = {one.port: leaks.files(one.log.parent) for one in (server, bare)}
         _assert_private(server)
@@ -147,6 +147,7 @@ def _environment(vault: Vault, receiver: Receiver, protocol: str, stand_in: Stan
     return {
         **environment(endpoint, protocol, OTEL_TRACES_SAMPLER="traceidratio", OTEL_TRACES_SAMPLER_ARG="1.0"),
         **headers,
+        "SIDECAR_HTTP_TOKEN": new("SIDECAR_HTTP_TOKEN", coded=True),
         "VALKEY_PASSWORD": new("VALKEY_PASSWORD", coded=True),
         "ConnectionStrings__cache": connection_string,
         "APPLICATIONINSIGHTS_CONNECTION_STRING": stand_in.connection_string,
@@ -213,10 +214,19 @@ def _processes(server: Server) -> dict[str, bytes]:
     return shown
 
 
-def _pages(server: Server, vault: Vault) -> dict[str, bytes]:
+def _pages(server: Server, vault: Vault, token: str) -> dict[str, bytes]:
+    """What HTTP answers to who has the token, and to who has a wrong one."""
     wrong = vault.new("HTTP path")
-    paths = ("/metrics", "/livez", "/readyz", "/", f"/metrics?token={wrong}", f"/{wrong}")
-    return {path.partition(wrong)[0]: server.get(path)[1].encode() for path in paths}
+    paths = ("/metrics", "/livez", "/readyz", "/", f"/metrics?token={wrong}", f"/{wrong}", "no path")
+    shown = {}
+    for given in (token, vault.new("HTTP token, wrong")):
+        for path in paths:
+            request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {given}\r\n\r\n"
+            with socket.create_connection(("127.0.0.1", server.http_port), timeout=PATIENCE_S) as sock:
+                sock.sendall(request.encode())
+                shown[f"page {path.partition(wrong)[0]} {given == token}"] = receive(sock)
+    assert b"valkey_command_calls_total" in shown["page /metrics True"]
+    return shown
 
 
 def _help(given: dict[str, str]) -> dict[str, bytes]:
