@@ -33,12 +33,12 @@ class Answer:
 
     @property
     def code(self) -> int:
-        return _VULNERABLE if self.vulnerable else _UNKNOWN if self.unknown or not self.audited else 0
+        return _VULNERABLE if self.vulnerable else _UNKNOWN if self.unknown else 0
 
     def __str__(self) -> str:
         lines = list(self.vulnerable)
         if self.code == _UNKNOWN:
-            lines.append(f"advisories could not be read for {len(self.unknown) or 'all'} packages: {self.unknown[:1]}")
+            lines.append(f"advisories could not be read, {len(self.unknown)} times: {self.unknown[0]}")
         lines.append(f"{self.audited} packages looked up, {len(self.vulnerable)} vulnerabilities known")
         return "\n".join(lines)
 
@@ -55,6 +55,8 @@ def read(answer: str, complaint: str) -> Answer:
         for package in dependencies
         for found in package.get("vulns", ())
     ]
+    if not dependencies:
+        return Answer(0, unknown=("pip-audit named no package",))
     unknown = [str(package["skip_reason"]) for package in dependencies if "skip_reason" in package]
     return Answer(len(dependencies) - len(unknown), tuple(vulnerable), tuple(unknown))
 

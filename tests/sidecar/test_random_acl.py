@@ -43,7 +43,7 @@ PUNSUBSCRIBE c:@*|SELECT 0|SELECT 1|SELECT 0|CONFIG GET maxmemory|CONFIG SET hz|
 EXEC|EXEC|EXEC|DISCARD|WATCH @a|UNWATCH|EVAL return(redis.call('get',KEYS[1])) 1 @a
 EVAL return(redis.call('set',KEYS[1],'1')) 1 @b|EVAL return(redis.pcall('get','@a')) 0|EVAL_RO return(1) 0
 AUTH ann pw-ann|AUTH bob pw-bob|AUTH cat pw-cat|AUTH ann wrong|HELLO 2 AUTH bob pw-bob|HELLO 3 AUTH cat pw-cat|HELLO 3
-HELLO 2|COMMAND COUNT|NOSUCH x|GET|LPUSH @a|LPUSH @a 1|MEMORY USAGE @a
+HELLO 2|COMMAND COUNT|NOSUCH x|GET|LPUSH @a|LPUSH @a 1|OBJECT REFCOUNT @a
 """.replace("\n", "|")
     .strip("|")
     .split("|")
