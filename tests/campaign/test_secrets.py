@@ -35,7 +35,10 @@ _EVERYTHING = (
     *("--appendonly", "yes", "--enable-debug-command", "yes", "--slowlog-log-slower-than", "0"),
     *("--slowlog-max-len", "100000", "--acllog-max-len", "10000"),
 )
-_OURS = ("--sidecar-slow-threshold", "1us", "--sidecar-trace-exclude", "", "--sidecar-engine-user", "default")
+_OURS = (
+    *("--sidecar-slow-threshold", "1us", "--sidecar-trace-exclude", "", "--sidecar-engine-user", "default"),
+    *("--sidecar-home-timeout", "0.05"),  # connections to the engine are opened again, with their clients' passwords
+)
 # What anybody may ask the engine who has the right to.
 _ASKED = (
     *("SLOWLOG GET -1", "COMMANDLOG GET -1 large-request", "COMMANDLOG GET -1 large-reply", "ACL LOG 10000"),
@@ -78,12 +81,16 @@ def test_no_secret_comes_out(
         bare.client().config_set("requirepass", password)
         bare.password = password
         monitors = {one.port: _monitor(one) for one in (server, bare)}
+        idle = [_log_in(server, protocol) for protocol in (2, 3)]
         for level in _LEVELS:
             commands, broken = leaks.commands(vault, password), leaks.broken(vault, password)
             for one in (server, bare):
                 with one.client() as client:
                     client.config_set("loglevel", level)
                 _say_all(one, commands, broken, whole=level == "debug")
+            for sock in idle:
+                sock.sendall(command("CLIENT", "GETNAME") + _END)
+                receive(sock, _END_REPLY)
         out = _processes(server) | _pages(server, vault, given["SIDECAR_HTTP_TOKEN"]) | _help(given)
         seen = {one.port: _asked(one) | {"MONITOR": _heard(monitors[one.port])} for one in (server, bare)}
         data = {one.port: leaks.files(one.log.parent) for one in (server, bare)}
@@ -177,6 +184,13 @@ def _say_all(server: Server, commands: list[tuple[str, ...]], broken: list[bytes
             sock.shutdown(socket.SHUT_WR)
             with contextlib.suppress(ConnectionError):
                 receive(sock)
+
+
+def _log_in(server: Server, protocol: int) -> socket.socket:
+    sock = server.connect()
+    sock.sendall(command("HELLO", str(protocol), "AUTH", "default", str(server.password)) + _END)
+    receive(sock, _END_REPLY)
+    return sock
 
 
 def _monitor(server: Server) -> socket.socket:
