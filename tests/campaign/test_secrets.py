@@ -58,9 +58,7 @@ def receiver(kind: tuple[str, str, str]) -> Iterator[Receiver]:
         yield made
 
 
-def test_no_secret_comes_out(
-    start: Start, start_bare: Start, receiver: Receiver, kind: tuple[str, str, str], tmp_path: Path
-) -> None:
+def test_no_secret_comes_out(start: Start, start_bare: Start, receiver: Receiver, kind: tuple[str, str, str]) -> None:
     log_format, protocol, keys = kind
     vault = Vault()
     with closing(StandInIngestion()) as stand_in:
