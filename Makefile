@@ -18,7 +18,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(PY) -m piptools compile --qu
 	--generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
 	--all-extras --all-build-deps --output-file $(LOCK)
 
-.PHONY: help setup run demo test e2e test-image campaign bench gate instructions lint format lock clean
+.PHONY: help setup run demo test e2e test-image audit campaign bench gate instructions lint format lock clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -40,6 +40,9 @@ e2e: setup ## tests with other programs: redis-cli, replicas, Sentinel, clients'
 
 test-image: setup ## the container image, built and run (a Docker engine, or root and Debian's docker.io and debootstrap)
 	$(PY) -m pytest -m image tests/image $(ARGS)
+
+audit: setup ## whether a locked package has a known vulnerability (pip-audit; 3: nobody could be asked); ARGS="-s osv"
+	$(PY) -m tests.audit $(ARGS)
 
 campaign: setup ## everything that tries to break the server, at full length, and its closing table; ARGS="--page" records it
 	$(PY) -m tests.campaign $(ARGS)

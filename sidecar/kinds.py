@@ -27,6 +27,7 @@ _UNITS_S: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _MEMORY: Final = re.compile(r"(?P<number>[0-9]+)(?P<unit>b|k|kb|m|mb|g|gb)?")
 _UNITS_BYTES: Final = {"b": 1, "k": 1000, "kb": 1 << 10, "m": 1000**2, "mb": 1 << 20, "g": 1000**3, "gb": 1 << 30}
 _COMMAND: Final = re.compile(r"[!-~]+( ([!-~]+))?")
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]*")
 _SECONDS: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 T = TypeVar("T")
@@ -203,6 +204,20 @@ class Password:
 
     def show(self, value: SecretStr | None) -> str:
         return str(value) if value else ""
+
+
+@dataclass(frozen=True)
+class BearerToken(Password):
+    """A secret that fits into HTTP's Authorization header."""
+
+    @property
+    def allowed(self) -> str:
+        return "a token of letters, digits and - . _ ~ + / ="
+
+    def parse(self, args: Sequence[str]) -> SecretStr | None:
+        if not _TOKEN.fullmatch(single(args)):
+            raise ValueError("argument must be a token")
+        return super().parse(args)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from sidecar.conf import ConfigurationError, Directive, Origin, shown
 from sidecar.kinds import (
     Addresses,
     Auto,
+    BearerToken,
     Choice,
     Commands,
     Integer,
@@ -91,6 +92,18 @@ class SidecarSettings:
         Addresses(may_be_empty=False),
         ("127.0.0.1",),
         "Addresses that the HTTP port listens on, as `bind` has them: `* -::*` is all of this machine.",
+    )
+    http_token: SecretStr | None = _setting(  # noqa: RUF009 - a field, made once
+        BearerToken(),
+        None,
+        "Token that whoever asks for /metrics must send (`Authorization: Bearer ...`); /livez and /readyz need none.",
+        unset="everybody may ask who reaches the port",
+    )
+    http_token_file: str | None = _setting(
+        OptionalText("the path of a file"),
+        None,
+        "A file that holds the token, such as a mounted secret; one newline at its end does not count.",
+        unset="none",
     )
     protected_mode: bool = _setting(
         Switch(),

@@ -82,6 +82,8 @@ def test_options_count_before_standard_input_before_the_file(tmp_path: Path) -> 
 
 
 def test_every_setting_is_read_from_each_source(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("abc\n")
     values = {
         "engine-binary": ("/bin/x", "/bin/x"),
         "engine-user": ("bob", "bob"),
@@ -90,6 +92,8 @@ def test_every_setting_is_read_from_each_source(tmp_path: Path) -> None:
         "workers": ("64", 64),
         "http-port": ("80", 80),
         "http-bind": ('"* -::*"', ("*", "-::*")),
+        "http-token": ("a.b-c==", SecretStr("a.b-c==")),
+        "http-token-file": (str(token), str(token)),
         "protected-mode": ("no", False),
         "log-format": ("Console", "console"),
         "lanes": ("off", False),
@@ -293,6 +297,33 @@ def test_an_unknown_variable_is_a_warning_and_an_empty_one_is_not_set() -> None:
     assert configuration.warnings == (
         "environment variable SIDECAR_WORKER is not a setting, did you mean SIDECAR_WORKERS?",
     )
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_token_may_come_from_a_file(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "token"
+    path.write_bytes(f"s3cret{end}".encode())
+    configuration = load("--sidecar-http-token-file", str(path))
+    assert configuration.sidecar.http_token == SecretStr("s3cret")
+    assert "s3cret" not in repr(configuration)
+
+
+def test_mistakes_with_a_token_are_told_without_it(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("s3cret of two words")
+    for told, argv in (
+        (
+            "sidecar-http-token: the value (from argument --sidecar-http-token) must be a token of letters, digits and",
+            ["--sidecar-http-token", "s3cret\r\nX: y"],
+        ),
+        ("the value (from argument --sidecar-http-token-file) must be a", ["--sidecar-http-token-file", str(path)]),
+        ("both set", ["--sidecar-http-token", "s3cret", "--sidecar-http-token-file", str(path)]),
+        ("sidecar-http-token-file: it cannot be read: No such", ["--sidecar-http-token-file", "s3cret"]),
+        ("it is empty", ["--sidecar-http-token-file", "/dev/null"]),
+    ):
+        message = refused(*argv)
+        assert told in message
+        assert "s3cret" not in message
 
 
 def test_no_password_is_in_a_repr() -> None:
