@@ -59,7 +59,7 @@ class Checks:
         table = CommandTable()
         table.update([(name, []) for name in NAMES])
         names = {name.upper().replace("|", "\0").encode(): name.upper().replace("|", " ") for name in NAMES}
-        self._kinds: dict[bytes, tuple[Callable[..., Any], Callable[..., Any]]] = {
+        self.kinds: dict[bytes, tuple[Callable[..., Any], Callable[..., Any]]] = {
             b"q": (
                 lambda data, places: framer_probe.requests(table, data, places),
                 lambda data: reference_framers.requests(data, names, CONTAINERS),
@@ -76,7 +76,7 @@ class Checks:
 
     def check(self, kind: bytes, data: bytes, places: list[int]) -> int:
         """The number of frames in these bytes; Difference where something does not hold."""
-        frame, expect = self._kinds[kind]
+        frame, expect = self.kinds[kind]
         whole = frame(data, [])
         expected = expect(data)
         if [mask(event, wanted) for event, wanted in zip(whole, expected, strict=False)] != expected or len(whole) != len(expected):

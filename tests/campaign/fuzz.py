@@ -1,7 +1,7 @@
 """RESP streams, good and hostile, to us and to a bare Valkey: python -m tests.campaign.fuzz [--frames N] [--seed S] [--only STREAM]
 
 Owns the two servers, how many streams run at a time, and what must hold besides equal answers: no worker ends, nothing in
-our log speaks of a fault, memory and descriptors return to where they were after the first round, no connection stays, and
+our log speaks of a fault, memory and descriptors return to where they were when it was warm, no connection stays, and
 what is counted is what was sent. The clients are of several users, several of each at a time, so that lanes are shared.
 """
 
@@ -31,12 +31,12 @@ from tests.campaign.figures import Row, record
 from tests.campaign.streams import Stream, any_stream, encode, plain_stream
 from tests.conftest import Server, launch, launch_bare, wait_until
 
-ROUND: Final = 2_000
-"""Streams between two looks at the server; the keys are deleted then."""
+ROUND: Final = 400
+"""Streams between two looks at the server; the keys are deleted then. The last ones are plain, and their commands counted."""
+PLAIN: Final = 100
 AT_ONCE: Final = 24
 USERS: Final = 6
-_PLAIN_SHARE: Final = 4
-"""One round in so many is of plain streams, whose commands are counted."""
+_WARM_ROUNDS: Final = 10
 _IDLE_S: Final = 0.25
 _PATIENT_IDLE_S: Final = 2.0
 _GROWTH_MAX: Final = 24 << 20
@@ -47,7 +47,7 @@ _ERROR: Final = 17
 
 @dataclass(frozen=True)
 class Case:
-    """A stream by its name: SEED-NUMBER, the number's round saying whether it is plain."""
+    """A stream by its name, SEED-NUMBER; the number says whether it is plain, and who sends it."""
 
     seed: int
     number: int
@@ -58,7 +58,7 @@ class Case:
 
     @property
     def is_plain(self) -> bool:
-        return self.number // ROUND % _PLAIN_SHARE == _PLAIN_SHARE - 1
+        return self.number % ROUND >= ROUND - PLAIN
 
     def stream(self, attempt: int = 0) -> tuple[Stream, list[int]]:
         """What is sent, and where it is cut. An attempt has keys of its own, and nothing else that differs."""
@@ -125,24 +125,36 @@ class Fuzzer:
         self.tally.differences += 1
         print(text, flush=True)
 
-    async def round(self, cases: Iterator[Case], frames: int) -> None:
+    async def run(self, cases: Iterator[Case]) -> None:
+        """So many at a time."""
+
         async def one_after_another() -> None:
             for case in cases:
-                if self.tally.frames >= frames:
-                    return
                 await self.compare(case)
 
         await asyncio.gather(*(one_after_another() for _ in range(AT_ONCE)))
 
-    def settle(self) -> None:
-        """After a round: nobody is connected any more, nothing has ended, and the keys go."""
-        wait_until(lambda: self.ours.metric("valkey_client_connections{") == 0, "our server has no connections")
-        if {worker.pid for worker in self.ours.children("worker")} != self.workers:
-            self.wrong(f"a worker has ended: {self.ours.log_text()[-2000:]}")
-            self.workers = {worker.pid for worker in self.ours.children("worker")}
+    def round(self, seed: int, number: int) -> None:
+        """Streams of all kinds, then plain ones, and what must hold when the last has ended."""
+        cases = [Case(seed, n) for n in range(number * ROUND, (number + 1) * ROUND)]
+        uvloop.run(self.run(case for case in cases if not case.is_plain))
+        self.settle()
+        before = total_calls(self.ours)
+        self.tally.counted = Counter()
+        uvloop.run(self.run(case for case in cases if case.is_plain))
+        self.settle()
+        self.tally.differences += check_counts(self.ours, before, self.tally.counted)
         for server in (self.bare, self.ours):
             with server.client() as client:
                 client.flushall()
+
+    def settle(self) -> None:
+        """Nobody is connected any more, and no worker has ended."""
+        wait_until(lambda: self.ours.metric("valkey_client_connections{") == 0, "our server has no connections")
+        workers = {worker.pid for worker in self.ours.children("worker")}
+        if workers != self.workers:
+            self.wrong(f"a worker has ended: {self.ours.log_text()[-2000:]}")
+            self.workers = workers
 
     def complaints(self) -> list[str]:
         """What our log says that it should not."""
@@ -176,50 +188,42 @@ def total_calls(server: Server) -> Counter[str]:
     return calls
 
 
-def check_counts(fuzzer: Fuzzer, before: Counter[str], sent: Counter[str]) -> None:
-    """What was counted since is what was sent: the workers tell within a second."""
+def check_counts(ours: Server, before: Counter[str], sent: Counter[str]) -> int:
+    """How many commands were counted otherwise than they were sent; the workers tell within a second."""
 
-    def counted() -> Counter[str]:
-        return total_calls(fuzzer.ours) - before
+    def wrong() -> dict[str, tuple[int, int]]:
+        now = total_calls(ours) - before
+        return {name: (sent[name], now[name]) for name in sent.keys() | now.keys() if sent[name] != now[name]}
 
     with contextlib.suppress(AssertionError):
-        wait_until(lambda: counted() == sent, "the counts are those of what was sent", timeout=5.0)
-    now = counted()
-    wrong = {name: (sent[name], now[name]) for name in sent.keys() | now.keys() if sent[name] != now[name]}
-    if wrong:
-        print(f"counts (sent, counted): {wrong}", flush=True)
+        wait_until(lambda: not wrong(), "the counts are those of what was sent", timeout=5.0)
+    found = wrong()
+    if found:
+        print(f"counts (sent, counted): {found}", flush=True)
     record(Row.COUNTS_COMPARED, len(sent), "structured fuzzing")
-    record(Row.COUNT_DIFFERENCES, len(wrong), "structured fuzzing")
-    fuzzer.tally.differences += len(wrong)
+    record(Row.COUNT_DIFFERENCES, len(found), "structured fuzzing")
+    return len(found)
 
 
 def fuzz(fuzzer: Fuzzer, frames: int, seed: int) -> None:
-    """Rounds of streams until so many frames were sent, one plain round at least, and what must hold after them."""
-    first: Footprint | None = None
+    """Rounds of streams until so many frames were sent, and what must hold after them."""
+    tally = fuzzer.tally
+    first = Footprint.of(fuzzer.ours)
     began = said = time.monotonic()
     for number in itertools.count():
-        cases = (Case(seed, n) for n in range(number * ROUND, (number + 1) * ROUND))
-        is_plain = Case(seed, number * ROUND).is_plain
-        before = total_calls(fuzzer.ours) if is_plain else Counter()
-        fuzzer.tally.counted = Counter()
-        uvloop.run(fuzzer.round(cases, frames))
-        counted = fuzzer.tally.counted
-        wait_until(lambda: fuzzer.ours.metric("valkey_client_connections{") == 0, "our server has no connections")
-        if is_plain and counted:
-            check_counts(fuzzer, before, counted)
-        fuzzer.settle()
-        first = first or Footprint.of(fuzzer.ours)
+        if number <= _WARM_ROUNDS:
+            first = Footprint.of(fuzzer.ours)
+        fuzzer.round(seed, number)
         if time.monotonic() - said > 30:
             said = time.monotonic()
-            print(f"  {fuzzer.tally.frames:,} frames in {fuzzer.tally.streams:,} streams", flush=True)
-        if fuzzer.tally.frames >= frames:
+            print(f"  {tally.frames:,} frames in {tally.streams:,} streams", flush=True)
+        if tally.frames >= frames:
             break
     check_footprint(fuzzer, first)
     for complaint in fuzzer.complaints():
         fuzzer.wrong(f"our log says: {complaint}")
     if not fuzzer.ours.metric('valkey_sidecar_upstream_connections{route="lane"}'):
         fuzzer.wrong("no lane was used")
-    tally = fuzzer.tally
     print(
         f"{tally.frames:,} frames in {tally.streams:,} streams, {time.monotonic() - began:.0f} s: "
         f"{tally.differences} differences; {tally.unsteady} alike only when given more time"
@@ -227,20 +231,20 @@ def fuzz(fuzzer: Fuzzer, frames: int, seed: int) -> None:
 
 
 def check_footprint(fuzzer: Fuzzer, first: Footprint) -> None:
-    """Memory and descriptors are where they were after the first round."""
+    """Memory and descriptors are where they were when the server was warm."""
 
     def descriptors() -> int:
         return Footprint.of(fuzzer.ours).descriptors - first.descriptors
 
     with contextlib.suppress(AssertionError):
-        wait_until(lambda: descriptors() <= 0, "the descriptors of the first round", timeout=10.0)
+        wait_until(lambda: descriptors() <= 0, "no more descriptors than then", timeout=10.0)
     last = Footprint.of(fuzzer.ours)
     grown = [last.memory[pid] - memory for pid, memory in first.memory.items() if pid in last.memory]
     print(f"memory of the workers {', '.join(f'{n / 2**20:+.1f}' for n in grown)} MB, descriptors {descriptors():+d}")
     if descriptors() > 0:
-        fuzzer.wrong(f"{descriptors()} descriptors more than after the first round")
+        fuzzer.wrong(f"{descriptors()} descriptors more than when it was warm")
     if max(grown, default=0) > _GROWTH_MAX:
-        fuzzer.wrong(f"a worker's memory has grown by more than {_GROWTH_MAX >> 20} MB since the first round")
+        fuzzer.wrong(f"a worker's memory has grown by more than {_GROWTH_MAX >> 20} MB since it was warm")
 
 
 def only(fuzzer: Fuzzer, case: Case) -> None:
