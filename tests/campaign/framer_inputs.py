@@ -54,7 +54,11 @@ def _reply(rng: random.Random, depth: int) -> bytes:
         return kind.encode() + b"%d\r\n%b\r\n" % (len(body), body)
     inner = [_reply(rng, depth - 1) if depth else b";1\r\nx\r\n" for _ in range(2 * rng.randrange(3))]
     if kind == "?" or not depth:
-        return rng.choice((b"*?\r\n", b"~?\r\n")) + b"".join(inner) + b".\r\n" if depth else b"$?\r\n" + b"".join(inner) + b";0\r\n"
+        return (
+            rng.choice((b"*?\r\n", b"~?\r\n")) + b"".join(inner) + b".\r\n"
+            if depth
+            else b"$?\r\n" + b"".join(inner) + b";0\r\n"
+        )
     count = len(inner) // 2 if kind in "%|" else len(inner)
     return kind.encode() + b"%d\r\n" % count + b"".join(inner) + (_reply(rng, depth - 1) if kind == "|" else b"")
 
@@ -119,4 +123,6 @@ def _change_number(rng: random.Random, data: bytearray, at: int) -> None:
     begin = at + is_digit.index(True)
     end = begin + sum(1 for _ in itertools.takewhile(bool, is_digit[begin - at :]))
     number = int(data[begin:end])
-    data[begin:end] = b"%d" % rng.choice((number + 1, max(0, number - 1), number * 10, 2**31 - 1, 2**31, 10**17 - 1, 10**17, 10**18 - 1))
+    data[begin:end] = b"%d" % rng.choice(
+        (number + 1, max(0, number - 1), number * 10, 2**31 - 1, 2**31, 10**17 - 1, 10**17, 10**18 - 1)
+    )

@@ -1,8 +1,8 @@
-"""RESP streams, good and hostile, to us and to a bare Valkey: python -m tests.campaign.fuzz [--frames N] [--seed S] [--only STREAM]
+"""RESP streams to us and to a bare Valkey: python -m tests.campaign.fuzz [--frames N] [--seed S] [--only STREAM]
 
-Owns the two servers, how many streams run at a time, and what must hold besides equal answers: no worker ends, nothing in
-our log speaks of a fault, memory and descriptors return to where they were when it was warm, no connection stays, and
-what is counted is what was sent. The clients are of several users, several of each at a time, so that lanes are shared.
+Owns the two servers, how many streams run at a time, and what must hold besides equal answers: no worker ends, nothing
+in our log speaks of a fault, memory and descriptors return to where they were when it was warm, no connection stays,
+and what is counted is what was sent. The clients are of several users, several of each at a time: lanes are shared.
 """
 
 from __future__ import annotations
@@ -32,15 +32,17 @@ from tests.campaign.streams import Stream, any_stream, encode, plain_stream
 from tests.conftest import Server, launch, launch_bare, wait_until
 
 ROUND: Final = 400
-"""Streams between two looks at the server; the keys are deleted then. The last ones are plain, and their commands counted."""
+"""Streams between two looks at the server; the keys are deleted then."""
 PLAIN: Final = 100
+"""The last ones of a round, whose commands are counted."""
 AT_ONCE: Final = 24
 USERS: Final = 6
-_WARM_ROUNDS: Final = 10
+WARM_ROUNDS: Final = 10
+"""Lanes are open then, and buffers have been as large as they get."""
 _IDLE_S: Final = 0.25
 _PATIENT_IDLE_S: Final = 2.0
 _GROWTH_MAX: Final = 24 << 20
-"""Of a worker. Its allocator keeps what the largest requests of a round took: 24 streams at a time may send 10 MB each."""
+"""Of a worker. Its allocator keeps what the largest requests took: streams of 10 MB may meet."""
 _ERROR: Final = 17
 """OpenTelemetry's severity number of an error."""
 
@@ -208,17 +210,16 @@ def check_counts(ours: Server, before: Counter[str], sent: Counter[str]) -> int:
 def fuzz(fuzzer: Fuzzer, frames: int, seed: int) -> None:
     """Rounds of streams until so many frames were sent, and what must hold after them."""
     tally = fuzzer.tally
-    first = Footprint.of(fuzzer.ours)
     began = said = time.monotonic()
     for number in itertools.count():
-        if number <= _WARM_ROUNDS:
-            first = Footprint.of(fuzzer.ours)
         fuzzer.round(seed, number)
+        if number < WARM_ROUNDS:
+            first = Footprint.of(fuzzer.ours)
+        elif tally.frames >= frames:
+            break
         if time.monotonic() - said > 30:
             said = time.monotonic()
             print(f"  {tally.frames:,} frames in {tally.streams:,} streams", flush=True)
-        if tally.frames >= frames:
-            break
     check_footprint(fuzzer, first)
     for complaint in fuzzer.complaints():
         fuzzer.wrong(f"our log says: {complaint}")
@@ -252,7 +253,8 @@ def only(fuzzer: Fuzzer, case: Case) -> None:
     stream, bare, ours = uvloop.run(fuzzer.answers(case, attempt=1))
     print(f"stream {case.name}: {stream.frames} requests, {len(stream.data)} bytes\n{stream.data[:2000]!r}")
     for name, outcome in (("bare", bare), ("ours", ours)):
-        print(f"{name}: closed {outcome.closed}, hung {outcome.hung}, {len(outcome.reply)} bytes ... {outcome.reply[-500:]!r}")
+        print(f"{name}: closed {outcome.closed}, hung {outcome.hung}, {len(outcome.reply)} bytes")
+        print(f"    ... {outcome.reply[-500:]!r}")
     found = difference(stream, bare, ours)
     fuzzer.tally.differences += bool(found)
     print(found or "alike")
@@ -266,7 +268,9 @@ def _case(text: str) -> Case:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.campaign.fuzz", description=__doc__.partition(":")[0])
     parser.add_argument("--frames", type=int, default=5_000_000, metavar="N", help="at least so many (%(default)s)")
-    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32), metavar="S", help="of all that is random")
+    parser.add_argument(
+        "--seed", type=int, default=random.randrange(1 << 32), metavar="S", help="of all that is random"
+    )
     parser.add_argument("--only", type=_case, metavar="STREAM", help="one stream, by the name that a difference has")
     options = parser.parse_args(arguments)
     print(f"fuzz: seed {options.seed if options.only is None else options.only.seed}", flush=True)

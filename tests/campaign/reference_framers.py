@@ -1,7 +1,7 @@
 """The two framers once more, as short and as slow as they come: what the compiled ones find has to be the same.
 
-Owns the grammar as the relay takes it, stricter in requests (Valkey's parser) than in replies (the engine's are trusted). It
-sees all bytes at once, copies at will, and knows neither pieces nor speed.
+Owns the grammar as the relay takes it, stricter in requests (Valkey's parser) than in replies (the engine's are
+trusted). It sees all bytes at once, copies at will, and knows neither pieces nor speed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ class _BrokenError(Exception):
 
 
 def requests(data: bytes, names: Mapping[bytes, str], containers: frozenset[bytes]) -> list[Event]:
-    """names: what each upper-case name (of a subcommand with a NUL byte between) is called; containers: those that have some."""
+    """Events of these bytes.
+
+    names: what each upper-case name (with a NUL byte before a subcommand) is called. containers: who has subcommands.
+    """
     found: list[Event] = []
     at = 0
     try:
@@ -107,7 +110,7 @@ def _name(words: list[bytes], names: Mapping[bytes, str], containers: frozenset[
 
 
 def replies(data: bytes, descend: bool) -> list[Event]:
-    """Where it is None what is known of a reply, nothing has to be: one with streamed strings, which no engine sends."""
+    """Events of these bytes. What is known of a reply is None for one with streamed strings, which no engine sends."""
     found: list[Event] = []
     at = 0
     try:
@@ -155,7 +158,7 @@ class _Reply:
             sign, number, end = self._header(at + 1)
             if not sign:
                 return self.top(self._elements(end, 2 * number), descend)
-            return self.value(at)                  # streamed, or null: the framer takes it for all there is
+            return self.value(at)  # streamed, or null: the framer takes it for all there is
         self.type = kind
         self.nulls = self.leaves = 0
         self.first = b""
@@ -254,7 +257,7 @@ class _Reply:
     def _elements(self, at: int, number: int) -> int:
         for _ in range(number):
             at = self.value(at)
-            if self.ended:                         # the streamed aggregate around it has ended, and this with it
+            if self.ended:  # the streamed aggregate around it has ended, and this with it
                 break
         return at
 

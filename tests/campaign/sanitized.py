@@ -26,8 +26,7 @@ _COVERAGE: Final = Path(__file__).with_name("coverage.c")
 # Without optimisation: no access is optimised away, and it takes seconds to build. -fsanitize=undefined as a whole would
 # check mostly what the interpreter's headers do.
 _SANITIZE: Final = (
-    "-O0 -g1 -fsanitize=address,signed-integer-overflow,shift -fno-sanitize-recover=all "
-    "-fsanitize-coverage=trace-pc"
+    "-O0 -g1 -fsanitize=address,signed-integer-overflow,shift -fno-sanitize-recover=all -fsanitize-coverage=trace-pc"
 )
 _STOPPED: Final = 86
 """The exit code where a sanitizer has found something."""

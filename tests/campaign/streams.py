@@ -39,33 +39,111 @@ CLIENT TRACKING x|CLIENT TRACKING ON|CLIENT TRACKING OFF
 """
 _CONTAINERS: Final = ("ACL", "OBJECT", "SCRIPT")
 _VALUES: Final = (
-    *(b"", b"x", b"value", b"\r\n", b"$3\r\nfoo\r\n", b"*1\r\n$4\r\nQUIT\r\n", bytes(range(256)), b"-ERR x", b"+QUEUED"),
+    *(
+        b"",
+        b"x",
+        b"value",
+        b"\r\n",
+        b"$3\r\nfoo\r\n",
+        b"*1\r\n$4\r\nQUIT\r\n",
+        bytes(range(256)),
+        b"-ERR x",
+        b"+QUEUED",
+    ),
     *(b"9223372036854775807", b"\xff\x00\xfe", b"v" * 100, b"v" * 4_100, b"v" * 16_384, b"v" * 33_000, b"v" * 70_000),
 )
 _VALUE_WEIGHTS: Final = (4, 8, 8, 4, 4, 4, 2, 2, 2, 4, 4, 4, 1, 0.5, 0.25, 0.25)
 _INLINE: Final = (
     *(b"PING\r\n", b"ping\n", b"\r\n", b"\n", b"   \r\n", b"GET a@\r\n", b"set a@ 'x y'\r\n", b'set a@ "\\x41\\n"\r\n'),
-    *(b"get\ta@\r\n", b"SET a@ ''\r\n", b"MULTI\r\n", b"EXEC\r\n", b'echo "x" "y"\r\n', b"  GET   a@  \r\n", b"NOSUCH 'a b'\r\n"),
-    *(b"get a@\r\r\n", b"ECHO " + b"x" * 3_000 + b"\r\n", b"subscribe c@\r\n", b"$3\r\n", b"+OK\r\n", b":1\r\n", b"-ERR\r\n"),
+    *(
+        b"get\ta@\r\n",
+        b"SET a@ ''\r\n",
+        b"MULTI\r\n",
+        b"EXEC\r\n",
+        b'echo "x" "y"\r\n',
+        b"  GET   a@  \r\n",
+        b"NOSUCH 'a b'\r\n",
+    ),
+    *(
+        b"get a@\r\r\n",
+        b"ECHO " + b"x" * 3_000 + b"\r\n",
+        b"subscribe c@\r\n",
+        b"$3\r\n",
+        b"+OK\r\n",
+        b":1\r\n",
+        b"-ERR\r\n",
+    ),
     *(b"%1\r\n", b">1\r\n"),
 )
 _EMPTY: Final = (b"*0\r\n", b"*-1\r\n", b"*-2147483648\r\n", b"*00\r\n", b"*\r\n")
 """Requests of no arguments; the engine skips most of them."""
 _HOSTILE: Final = (
-    *(b"*1048577\r\n", b"*2147483648\r\n", b"*9223372036854775808\r\n", b"*99999999999999999999\r\n", b"*x\r\n", b"*1 \r\n"),
-    *(b"* 1\r\n", b"*+1\r\n$4\r\nPING\r\n", b"*01\r\n$4\r\nPING\r\n", b"*1\n$4\nPING\n", b"*1\r\n$-1\r\n", b"*1\r\n$536870913\r\n"),
-    *(b"*1\r\n$-9223372036854775808\r\n", b"*1\r\n$99999999999999999999\r\n", b"*1\r\n$x\r\n", b"*1\r\n$\r\n", b"*1\r\n:1\r\n"),
-    *(b"*1\r\n$+4\r\nPING\r\n", b"*1\r\n$04\r\nPING\r\n", b"*1\r\nPING\r\n", b"*1\r\n*1\r\n$4\r\nPING\r\n", b"*1\r\n" * 50),
-    *(b"*2\r\n$4\r\nECHO\r\n*1\r\n$1\r\nx\r\n", b"*1\r\n$4\r\nPINGxx*1\r\n$4\r\nPING\r\n", b"*1\r\n$4\r\nPING\r*1\r\n$4\r\nPING\r\n"),
+    *(
+        b"*1048577\r\n",
+        b"*2147483648\r\n",
+        b"*9223372036854775808\r\n",
+        b"*99999999999999999999\r\n",
+        b"*x\r\n",
+        b"*1 \r\n",
+    ),
+    *(
+        b"* 1\r\n",
+        b"*+1\r\n$4\r\nPING\r\n",
+        b"*01\r\n$4\r\nPING\r\n",
+        b"*1\n$4\nPING\n",
+        b"*1\r\n$-1\r\n",
+        b"*1\r\n$536870913\r\n",
+    ),
+    *(
+        b"*1\r\n$-9223372036854775808\r\n",
+        b"*1\r\n$99999999999999999999\r\n",
+        b"*1\r\n$x\r\n",
+        b"*1\r\n$\r\n",
+        b"*1\r\n:1\r\n",
+    ),
+    *(
+        b"*1\r\n$+4\r\nPING\r\n",
+        b"*1\r\n$04\r\nPING\r\n",
+        b"*1\r\nPING\r\n",
+        b"*1\r\n*1\r\n$4\r\nPING\r\n",
+        b"*1\r\n" * 50,
+    ),
+    *(
+        b"*2\r\n$4\r\nECHO\r\n*1\r\n$1\r\nx\r\n",
+        b"*1\r\n$4\r\nPINGxx*1\r\n$4\r\nPING\r\n",
+        b"*1\r\n$4\r\nPING\r*1\r\n$4\r\nPING\r\n",
+    ),
     *(b"set a '\r\n", b"set a 'x'y\r\n", b'set a "\r\n', b'set a "x"y\r\n', b'set a "\\x4\r\n', b"*1\r\n" + b"x" * 10),
-    *(b"*2\rx$4\rxECHO\rx$1\rxx\rx", b"*2\rx$5\rxXREAD\rx$22\rx\n$18446744071562067968\rx", b"*3\r\n$3\r\nSET\r\n" + b"$1\r\n" * 30),
-    *(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"r" * 40, b"\x00" * 20 + b"\r\n", b"\xff" * 64, b"*1\r\n$0\r\n\r\n"),
-    *(b"*1000000\r\n" + b"$1\r\nx\r\n" * 300, b"*2\r\n$4\r\nECHO\r\n$536870912\r\nabc", b"*2\r\n$4\r\nECHO\r\n$9\r\nshort\r\n"),
-    *(b"*3\r\n$3\r\nGET\r\n$4096\r\nx", b"*2\r\n$0\r\n\r\n$0\r\n\r\n", b"*3\r\n$6\r\nCONFIG\rx$3\r\nGET\r\n$1\r\nx\r\n"),
+    *(
+        b"*2\rx$4\rxECHO\rx$1\rxx\rx",
+        b"*2\rx$5\rxXREAD\rx$22\rx\n$18446744071562067968\rx",
+        b"*3\r\n$3\r\nSET\r\n" + b"$1\r\n" * 30,
+    ),
+    *(
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"r" * 40,
+        b"\x00" * 20 + b"\r\n",
+        b"\xff" * 64,
+        b"*1\r\n$0\r\n\r\n",
+    ),
+    *(
+        b"*1000000\r\n" + b"$1\r\nx\r\n" * 300,
+        b"*2\r\n$4\r\nECHO\r\n$536870912\r\nabc",
+        b"*2\r\n$4\r\nECHO\r\n$9\r\nshort\r\n",
+    ),
+    *(
+        b"*3\r\n$3\r\nGET\r\n$4096\r\nx",
+        b"*2\r\n$0\r\n\r\n$0\r\n\r\n",
+        b"*3\r\n$6\r\nCONFIG\rx$3\r\nGET\r\n$1\r\nx\r\n",
+    ),
 )
 """What no client means: most ends the connection with an error, some is only odd, some waits for more."""
 _HTTP: Final = (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n", b"Host: x\r\n")
-_LONG: Final = (b"x" * 10_000_000, b"*" + b"1" * 10_000_000, b"*1\r\n$" + b"1" * 10_000_000, b"*100000\r\n" + b"$1\r\nx\r\n" * 90_000)
+_LONG: Final = (
+    b"x" * 10_000_000,
+    b"*" + b"1" * 10_000_000,
+    b"*1\r\n$" + b"1" * 10_000_000,
+    b"*100000\r\n" + b"$1\r\nx\r\n" * 90_000,
+)
 _LONG_SHARE: Final = 1 / 300
 _CHANGES: Final = (b"\r", b"\n", b"\r\n", b"*", b"$", b"-", b"0", b"9", b"\x00", b" ", b"'", b'"')
 
@@ -89,14 +167,17 @@ class Stream:
 
 
 def _parse(text: str) -> list[list[bytes]]:
-    return [[word.encode() for word in words.split()] for line in text.strip().splitlines() for words in line.split("|")]
+    return [
+        [word.encode() for word in words.split()] for line in text.strip().splitlines() for words in line.split("|")
+    ]
 
 
 _PLAIN_COMMANDS: Final = _parse(_PLAIN)
 _STATEFUL_COMMANDS: Final = _parse(_STATEFUL)
 # What ends most that could follow is rare.
 _STATEFUL_WEIGHTS: Final = [
-    0.15 if words[0] in (b"QUIT", b"RESET") or b"REPLY" in words or b"SUBSCRIBE" in words[0] else 1.0 for words in _STATEFUL_COMMANDS
+    0.15 if words[0] in (b"QUIT", b"RESET") or b"REPLY" in words or b"SUBSCRIBE" in words[0] else 1.0
+    for words in _STATEFUL_COMMANDS
 ]
 
 
@@ -182,7 +263,7 @@ def plain_stream(rng: random.Random, mine: bytes, most: int = 400) -> Stream:
     for _ in range(rng.choice((1, 3, 10, 40, most))):
         if rng.random() < 0.03:
             context = encode(b"TRACEPARENT", b"00-%032x-%016x-01" % (rng.getrandbits(127) + 1, rng.getrandbits(63) + 1))
-            parts.append((context, encode(b"SLOWLOG", b"RESET")))          # which is answered alike, and changes nothing
+            parts.append((context, encode(b"SLOWLOG", b"RESET")))  # which is answered alike, and changes nothing
             continue
         words = rng.choice(_PLAIN_COMMANDS)
         name = b" ".join(words[: 1 + (words[0].decode() in _CONTAINERS)]).decode()
