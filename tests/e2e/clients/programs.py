@@ -98,7 +98,7 @@ def command(client: Client, folder: Path) -> list[str]:
         return [_found("java", "Debian: default-jdk-headless"), *options, "-cp", f"{folder}/*:{folder}", client.program]
     if client.language == "Node":
         return [_found("node", "Debian: nodejs"), str(folder / f"{client.program}.js")]
-    return [sys.executable, str(folder / f"{client.program}.py")]
+    return [sys.executable, "-S", str(folder / f"{client.program}.py")]
 
 
 def _make_go(sources: Path, folder: Path, go: Go) -> Path:

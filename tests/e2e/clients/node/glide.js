@@ -88,7 +88,7 @@ await check(
     assert.equal(await client.get(`${key}tx`), "2");
   }),
 );
-await check("pub/sub", both, async (protocol, key) => {
+await check("pub/sub", [3], async (protocol, key) => {
   const channelsAndPatterns = { [GlideClientConfiguration.PubSubChannelModes.Exact]: new Set([`${key}channel`]) };
   await using({ pubsubSubscriptions: { channelsAndPatterns } }, async (client) => {
     await using({}, (other) => other.publish("hello", `${key}channel`))(3);

@@ -1,5 +1,5 @@
 // What node-redis can do with a server; checks.js says how it is told.
-import { BasicClientSideCache, createClient, defineScript } from "redis";
+import { BasicClientSideCache, createClient, defineScript, WatchError } from "redis";
 import * as t from "./checks.js";
 import { assert, check, sleep } from "./checks.js";
 
@@ -79,7 +79,7 @@ await check(
     assert.deepEqual(await client.multi().incr(`${key}tx`).exec(), [1]);
     await client.watch(`${key}tx`);
     await using({}, (other) => other.incr(`${key}tx`))(3);
-    await assert.rejects(client.multi().incr(`${key}tx`).exec(), { name: "WatchError" });
+    await assert.rejects(client.multi().incr(`${key}tx`).exec(), WatchError);
     assert.equal(await client.get(`${key}tx`), "2");
   }),
 );
@@ -92,8 +92,6 @@ await check(
     await client.subscribe(`${key}channel`, found);
     await using({}, (other) => other.publish(`${key}channel`, "hello"))(3);
     assert.equal(await message, "hello");
-    await client.unsubscribe(`${key}channel`);
-    await roundTrip(client, key);
   }),
 );
 await check(
