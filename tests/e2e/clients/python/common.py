@@ -1,4 +1,4 @@
-"""The checks of valkey-py and redis-py, whose interfaces are one: the client that is handed in is their only difference."""
+"""The checks of valkey-py and redis-py, whose interfaces are one: only the client that is handed in differs."""
 
 from __future__ import annotations
 

@@ -7,12 +7,11 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
+import checks as t
+from checks import check, same
 from coredis import Redis
 from coredis.exceptions import AuthorizationError, WatchError
 from coredis.patterns.cache import LRUCache
-
-import checks as t
-from checks import check, same
 
 KEY = t.PREFIX
 

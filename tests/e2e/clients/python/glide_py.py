@@ -8,12 +8,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import checks as t
 import glide
+from checks import check, same
 from glide import AdvancedGlideClientConfiguration, GlideClient, GlideClientConfiguration, NodeAddress, ProtocolVersion
 from glide_shared.cache import ClientSideCache
-
-import checks as t
-from checks import check, same
 
 BOTH = (2, 3)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import checks as t
 import redis
 from common import Checks
-
-import checks as t
 
 if __name__ == "__main__":
     client = Checks(redis, redis.Redis)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import checks as t
 import valkey
 from common import Checks
 from valkey._cache import _LocalCache
-
-import checks as t
 
 if __name__ == "__main__":
     client = Checks(valkey, valkey.Valkey)
