@@ -34,7 +34,10 @@ class Part:
     arguments: str
 
 
-PARTS = (Part("suites", "-m pytest -q -m e2e tests/e2e/test_client_suites.py"),)
+PARTS = (
+    Part("suites", "-m pytest -q -m e2e tests/e2e/test_client_suites.py"),
+    Part("clients", "-m pytest -q -m e2e tests/e2e/test_clients.py"),
+)
 
 
 def run(part: Part) -> bool:

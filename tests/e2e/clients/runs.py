@@ -1,29 +1,37 @@
 """One run of the clients' programs, all at the same time, with one crash of the engine in it.
 
 Owns what a program is told in its environment and how the run goes: all do their checks, say `ready`, the crash is
-made, and each has to go on. It starts no server and judges nothing.
+made, and each has to go on. Owns the two servers that they are run against, too. It judges no program.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.conftest import Server
+from tests.authority import Authority
+from tests.conftest import PATIENCE_S, Server, free_port, launch, launch_bare
 from tests.e2e.clients.programs import CLIENTS, Client, build, command
 
 PASSWORD = "default's p@ssword"
 USER = "application"
 USER_PASSWORD = "application's p@ssword"
 
+# fmt: off
+_SETTINGS = (
+    "--requirepass", PASSWORD, "--appendonly", "yes", "--appendfsync", "always",
+    "--user", USER, "on", f">{USER_PASSWORD}", "~*", "&*", "+@all", "-config",
+)
+# fmt: on
 _RUN_S = 150
 _LINE = re.compile(r"(ok|FAILED|not offered) ([^:\n]+)(?:: (.*))?\n")
 
@@ -43,6 +51,48 @@ def build_all() -> dict[str, Path]:
         return dict(zip(languages, pool.map(build, languages), strict=True))
 
 
+def through_us(folders: dict[str, Path], folder: Path) -> dict[str, Told]:
+    """What they say of our server, with two workers, lanes and TLS; it has to have come through it well."""
+    authority = Authority(folder / "authority")
+    issued = authority.issue()
+    port = free_port()
+    # fmt: off
+    server = launch(
+        folder, *_SETTINGS, "--sidecar-workers", "2", "--tls-port", str(port), "--tls-auth-clients", "no",
+        "--tls-cert-file", str(issued.certificate), "--tls-key-file", str(issued.key),
+    )
+    # fmt: on
+
+    def crash() -> None:
+        engine = server.engine
+        engine.kill()
+        engine.wait(PATIENCE_S)
+
+    try:
+        told = run(folders, server, crash, folder, tls=(port, authority.file))
+        assert server.metric("valkey_sidecar_engine_restarts_total") == 1
+        assert "worker.fault" not in server.log_text()
+        assert server.stop() == 0
+    finally:
+        server.kill()
+    return told
+
+
+def directly(folders: dict[str, Path], engine: Path, folder: Path) -> dict[str, Told]:
+    """What they say of a bare engine, which has no TLS: it shows whether they are right."""
+    servers = [launch_bare(engine, folder, *_SETTINGS)]
+
+    def crash() -> None:
+        servers[0].kill()
+        servers.append(launch_bare(engine, folder, *_SETTINGS, port=servers[0].port))
+
+    try:
+        return run(folders, servers[0], crash, folder)
+    finally:
+        for server in servers:
+            server.kill()
+
+
 def run(
     folders: dict[str, Path],
     server: Server,
@@ -50,7 +100,6 @@ def run(
     folder: Path,
     *,
     tls: tuple[int, Path] | None = None,
-    clients: Iterable[Client] = CLIENTS,
 ) -> dict[str, Told]:
     """What the clients' programs said, by client; crash: kills the engine and returns when it is gone.
 
@@ -65,7 +114,7 @@ def run(
     }
     environment |= {"TLS_PORT": str(tls[0]), "CA_FILE": str(tls[1])} if tls else {}
     environment.pop("PYTHONPATH", None)
-    programs = [_Program(client, folders[client.language], folder, environment) for client in clients]
+    programs = [_Program(client, folders[client.language], folder, environment) for client in CLIENTS]
     try:
         end = time.monotonic() + _RUN_S
         for program in programs:
@@ -113,11 +162,9 @@ class _Program:
 
     def go_on(self) -> None:
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):  # then it has ended, and its lines say why
             self._process.stdin.write("go on\n")
             self._process.stdin.close()
-        except BrokenPipeError:
-            pass  # it has ended, and its lines say why
 
     def told(self, within: float) -> Told:
         self._reader.join(within)
@@ -128,10 +175,8 @@ class _Program:
         return told
 
     def kill(self) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:

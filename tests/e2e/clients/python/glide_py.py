@@ -15,6 +15,7 @@ from glide import AdvancedGlideClientConfiguration, GlideClient, GlideClientConf
 from glide_shared.cache import ClientSideCache
 
 BOTH = (2, 3)
+AUTHORITY = Path(t.CA_FILE).read_bytes() if t.TLS_PORT else b""
 
 
 @asynccontextmanager
@@ -136,9 +137,8 @@ async def main() -> None:
                 same(f" resp={protocol}".encode() in info, True)
                 await round_trip(client, f"{t.PREFIX}{protocol}")
     addresses = [NodeAddress("localhost", t.TLS_PORT)]
-    trusted = Path(t.CA_FILE).read_bytes() if t.TLS_PORT else b""
     tls = AdvancedGlideClientConfiguration(
-        tls_config=glide.TlsAdvancedConfiguration(root_pem_cacerts=trusted) if trusted else None
+        tls_config=glide.TlsAdvancedConfiguration(root_pem_cacerts=AUTHORITY) if AUTHORITY else None
     )
     for name, run, change in (
         ("TLS", round_trip, {"addresses": addresses, "use_tls": True, "advanced_config": tls}),
