@@ -37,6 +37,7 @@ class Part:
 PARTS = (
     Part("suites", "-m pytest -q -m e2e tests/e2e/test_client_suites.py"),
     Part("secrets", "-m pytest -q tests/campaign/test_secrets.py tests/campaign/test_arguments.py"),
+    Part("clients", "-m pytest -q -m e2e tests/e2e/test_clients.py"),
 )
 
 
