@@ -23,6 +23,7 @@ REPLY_WITHIN_S = 20.0
 _REMEMBERED_S = 3.0
 _CHUNK_BYTES = 1 << 18
 _NOTHING = object()
+_CONTAINERS = (b"CONFIG",)
 
 Reply = Any
 Words = tuple[bytes, ...]
@@ -55,6 +56,11 @@ class Address:
 def encode(words: Sequence[bytes]) -> bytes:
     """A request as RESP has it."""
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
+
+
+def _name(words: Words) -> str:
+    """The command as the server's metrics call it."""
+    return b" ".join(words[: 2 if words[0] in _CONTAINERS else 1]).decode()
 
 
 def error_type(reply: Reply) -> str:
@@ -100,7 +106,7 @@ class Connection:
 
     async def call(self, requests: Sequence[Words]) -> AsyncIterator[Reply]:
         """Send all in one write; their replies, one by one as they come. Raises LostError, SilentError."""
-        names = [words[0].decode() for words in requests]
+        names = [_name(words) for words in requests]
         self._tally.sent.update(names)
         try:
             self._writer.write(b"".join(map(encode, requests)))

@@ -27,10 +27,13 @@ from tests.campaign.connection import (
     Address,
     Connection,
     LostError,
+    Reply,
     SilentError,
     Tally,
+    Words,
     error_type,
 )
+from tests.campaign.counts import Calls
 from tests.campaign.knowledge import Findings, Key
 from tests.campaign.steps import Owner
 
@@ -110,6 +113,7 @@ class _Subscriber:
         self._address = address
         self._protocol = 2 + number % 2
         self._channel = b"channel.%d" % (number % 4)
+        self.subscribed = False
 
     async def run(self) -> None:
         while True:
@@ -132,17 +136,19 @@ class _Subscriber:
                     raise LostError(str(message))
                 if message[0] == b"subscribe":
                     connection.confirmed("SUBSCRIBE")
+                    self.subscribed = True
                     continue
                 findings.replies_checked += 1
                 if message[1] != self._channel or not message[2].startswith(self._channel + b" "):
                     findings.swapped(f"a message of {self._channel!r} had to come, and {message!r:.80} came")
         finally:
+            self.subscribed = False
             connection.close()
             self._workload.ended.append(connection)
 
 
 class Workload:
-    """Clients spread over the addresses, in the order given. think_s: what a client waits, on average, after a batch."""
+    """Clients spread over the addresses, in the order given. think_s: what one waits, on average, between batches."""
 
     def __init__(self, addresses: Sequence[Address], clients: int, seed: int, think_s: float = 0.01) -> None:
         self.findings = Findings()
@@ -209,9 +215,20 @@ class Workload:
         """Read every key back, while all are paused; from now on each is known exactly."""
         self.run(self._settle(address))
 
+    def ask(self, address: Address, *words: bytes) -> Reply:
+        """The reply to a command on a connection of its own."""
+        return self.run(self._ask(address, words))
+
     def new_tally(self) -> None:
         """Another server counts from now on, and from 0."""
         self.tally = Tally()
+
+    def adopt(self, counted: Calls) -> None:
+        """The server's counts were in their bounds, while all were paused: from here on they must fit exactly."""
+        self.tally.answered = Counter(counted)
+        self.tally.sent = Counter()
+        for (name, _), count in counted.items():
+            self.tally.sent[name] += count
 
     def answered_lately(self, since: float) -> Counter[tuple[str, str]]:
         """What was answered after `since` on connections that have ended; each is told once."""
@@ -239,7 +256,11 @@ class Workload:
 
     async def _pause(self) -> None:
         self.gate.clear()
-        await self._until(lambda: all(client.idle for client in self._clients), REPLY_WITHIN_S, "every client rests")
+
+        def rests() -> bool:
+            return all(client.idle for client in self._clients) and all(s.subscribed for s in self._subscribers)
+
+        await self._until(rests, REPLY_WITHIN_S, "every client rests")
 
     async def _wait_served(self, since: float, within_s: float) -> float:
         for client in self._clients:
@@ -260,6 +281,15 @@ class Workload:
                 missing = [client.owner.name.decode() for client in self._clients if client.served_at is None]
                 raise AssertionError(f"not within {within_s:.1f} s: {what} (not served: {' '.join(missing) or 'none'})")
             await asyncio.sleep(0.005)
+
+    async def _ask(self, address: Address, words: Words) -> Reply:
+        connection = await Connection.open(address, 2, self.tally)
+        try:
+            (reply,) = [reply async for reply in connection.call([words])]
+            return reply
+        finally:
+            connection.close()
+            self.ended.append(connection)
 
     async def _settle(self, address: Address) -> None:
         keys = self.keys

@@ -1,0 +1,137 @@
+"""A server's account of itself while its clients rest: counts, spans, memory, descriptors; and whether it is right.
+
+Owns what is compared with what, and the bounds of memory and descriptors, with their reasons. It changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.process import memory
+from telemetry.housekeeping import is_housekeeping
+from tests.campaign.chaos.site import Site
+from tests.campaign.counts import Calls, compared, differences
+from tests.conftest import wait_until
+
+_SETTLES_WITHIN_S = 10.0
+
+# What a role may have beyond its first account, in MB. Python gives back no arena that one object still lives in, and
+# what a crowd of 10,000 clients needed at once stays reserved: it must not grow from fault to fault.
+_MEMORY_MB = {"supervisor": 24.0, "worker": 24.0}
+# Connections that live as long as they are used: one per signal to the collector, one of a scrape.
+_DESCRIPTORS = {"supervisor": 4, "workers": 0, "engine": 1}
+
+_ENDS_OF_MULTI = ("EXEC", "DISCARD")
+
+
+@dataclass(frozen=True)
+class Account:
+    """memory_mb: resident, of the largest process of a role. descriptors: those of no client and no lane, by role."""
+
+    memory_mb: dict[str, float]
+    descriptors: dict[str, int]
+
+
+def take(site: Site) -> Account:
+    """The account of now."""
+    server, workers = site.server, site.workers
+    sizes = {"supervisor": [server.process.pid], "worker": [worker.pid for worker in workers]}
+    metrics = server.metrics()
+
+    def total(name: str) -> int:
+        return int(sum(value for sample, value in metrics.items() if sample.startswith(name + "{")))
+
+    upstreams = total("valkey_sidecar_upstream_connections")
+    clients = total("valkey_client_connections")
+    return Account(
+        {role: max(memory(pid).rss for pid in pids) / 1e6 for role, pids in sizes.items()},
+        {
+            "supervisor": server.process.num_fds(),
+            "workers": sum(worker.num_fds() for worker in workers) - clients - upstreams,
+            "engine": site.engine.num_fds() - upstreams,
+        },
+    )
+
+
+def check_usage(site: Site, first: Account) -> Account:
+    """The account of now, when it is as good as the first; AssertionError when it does not become so."""
+
+    def excess() -> list[str]:
+        nonlocal now
+        now = take(site)
+        return [
+            f"{role}: {now.memory_mb[role]:.1f} MB, at first {first.memory_mb[role]:.1f}"
+            for role, more in _MEMORY_MB.items()
+            if now.memory_mb[role] > first.memory_mb[role] + more
+        ] + [
+            f"{role}: {now.descriptors[role]} descriptors of no client, at first {first.descriptors[role]}"
+            for role, more in _DESCRIPTORS.items()
+            if now.descriptors[role] > first.descriptors[role] + more
+        ]
+
+    now = first
+    _settle(excess)
+    return now
+
+
+def check_counts(site: Site, lost: Calls) -> tuple[int, list[str]]:
+    """How many counts were compared with what clients sent and were answered, and which differ."""
+    wait_until(lambda: site.server.metric("valkey_command_in_flight") == 0, "nothing is in flight", _SETTLES_WITHIN_S)
+    counted: Calls = {}
+
+    def look() -> list[str]:
+        nonlocal counted
+        counted = site.server.calls()
+        return differences(counted, site.workload.tally, lost)
+
+    try:
+        _settle(look)
+        wrong = []
+    except AssertionError as error:
+        wrong = str(error).split("; ")
+    site.workload.adopt(counted)
+    return compared(counted, site.workload.tally), wrong
+
+
+class Spans:
+    """Whether every command that has a span is in the collector, or among the dropped; of one server."""
+
+    def __init__(self) -> None:
+        self._astray = 0
+
+    def check(self, site: Site, lost: Calls) -> None:
+        """AssertionError where spans are missing, but for what killed workers had not handed over (lost, at most)."""
+        bound = sum(lost.values())
+        before: int | None = None
+        now = 0
+
+        def wrong() -> list[str]:
+            nonlocal before, now
+            before, now = now, _astray(site)
+            if before != now:
+                return ["spans still arrive"]
+            more = abs(now - self._astray)
+            return [f"{more} spans are neither in the collector nor dropped, at most {bound}"] if more > bound else []
+
+        _settle(wrong)
+        self._astray = now
+
+
+def _astray(site: Site) -> int:
+    """Commands that have a span, less those whose span has arrived or was dropped."""
+    taken = site.collector.taken
+    dropped = site.server.metric("valkey_sidecar_spans_dropped_total")
+    calls = site.server.calls().items()
+    wanted = sum(n for (name, _), n in calls if not is_housekeeping(name) and name not in _ENDS_OF_MULTI)
+    return wanted - taken - int(dropped)
+
+
+def _settle(wrong: Callable[[], list[str]]) -> None:
+    """Wait until nothing is wrong; AssertionError with what still is."""
+    deadline = time.monotonic() + _SETTLES_WITHIN_S
+    while found := wrong():
+        if time.monotonic() > deadline:
+            raise AssertionError("; ".join(found))
+        time.sleep(0.2)

@@ -1,0 +1,108 @@
+"""A run: fault after fault on one site, and after each the look at everything that must hold.
+
+Owns the order of the faults and their moments, which the seed decides alone, and what is summed up over the run. The
+first thing that does not hold ends it, as an AssertionError.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+
+from tests.campaign import figures
+from tests.campaign.chaos.account import Account, Spans, check_counts, check_usage, take
+from tests.campaign.chaos.faults import Fault
+from tests.campaign.chaos.site import Site
+from tests.campaign.counts import LAST_REPORT_S
+from tests.campaign.figures import Row
+
+TOLERANCE = 3.0
+"""A machine that others share may take so many times as long as we promise; what it took is printed."""
+
+_SERVED_WITHIN_S = 1.0
+_FIRST_SERVED_WITHIN_S = 20.0
+_WARM_UP_S = 2.0
+_MOMENT_S = (0.1, 1.0)
+
+
+class Run:
+    """Faults of these kinds on a site. `recoveries`: seconds, by kind, in the order of the rounds."""
+
+    def __init__(self, site: Site, seed: int, kinds: Sequence[Fault]) -> None:
+        self.recoveries: dict[str, list[float]] = {}
+        self.counts_compared = 0
+        self.count_differences = 0
+        self._site = site
+        self._rng = random.Random(seed)
+        self._kinds = list(kinds)
+        self._spans = Spans()
+        self._first: Account | None = None
+        self._starts = site.starts
+
+    def rounds(self, number: int, minutes: float = 0.0) -> None:
+        """At least so many faults, and for so long; each kind once before any comes again."""
+        self._warm_up()
+        until = time.monotonic() + 60 * minutes
+        order: list[Fault] = []
+        done = 0
+        while done < number or time.monotonic() < until:
+            order = order or self._rng.sample(self._kinds, len(self._kinds))
+            done += 1
+            self._round(done, order.pop(), random.Random(self._rng.getrandbits(64)))
+
+    def _warm_up(self) -> None:
+        workload = self._site.workload
+        workload.wait_served(time.monotonic(), _FIRST_SERVED_WITHIN_S)
+        time.sleep(_WARM_UP_S)
+        workload.pause()
+        self._check(None)
+        self._first = take(self._site)
+        print(f"    at first: {_words(self._first)}", flush=True)
+        workload.resume()
+
+    def _round(self, number: int, fault: Fault, rng: random.Random) -> None:
+        site, workload = self._site, self._site.workload
+        moment, lasts = rng.uniform(*_MOMENT_S), rng.uniform(*fault.lasts_s)
+        print(f"{number:3} {fault.kind}, after {moment:.2f} s" + (f", for {lasts:.2f} s" if lasts else ""), flush=True)
+        time.sleep(moment)
+        began = time.monotonic()
+        acting = fault.act(site, rng)
+        try:
+            next(acting)
+            if fault.served:
+                workload.wait_served(time.monotonic(), TOLERANCE * _SERVED_WITHIN_S)
+            time.sleep(max(0.0, began + lasts - time.monotonic()) if lasts else 0.0)
+            healed = time.monotonic() if lasts else began
+        finally:
+            next(acting, None)
+        recovery = workload.wait_served(healed, TOLERANCE * fault.recovery_s)
+        workload.pause()
+        account = self._check(began - LAST_REPORT_S if fault.loses_counts else None)
+        self.recoveries.setdefault(fault.kind, []).append(recovery)
+        figures.record(Row.FAULTS, 1, fault.kind)
+        print(f"    served after {recovery:.2f} s; {_words(account)}", flush=True)
+        workload.resume()
+
+    def _check(self, lost_since: float | None) -> Account | None:
+        """Everything that must hold while the clients rest. lost_since: from when on a process may have lost counts."""
+        site, workload = self._site, self._site.workload
+        workload.settle(site.direct)
+        lately = workload.answered_lately(float("inf") if lost_since is None else lost_since)
+        compared, wrong = check_counts(site, lately)
+        self.counts_compared += compared
+        self.count_differences += len(wrong)
+        assert not wrong, f"counts: {'; '.join(wrong)}"
+        assert not workload.findings.wrong, "; ".join(workload.findings.words)
+        if site.starts != self._starts:
+            self._starts = site.starts
+            self._spans = Spans()
+        self._spans.check(site, lately)
+        return check_usage(site, self._first) if self._first else None
+
+
+def _words(account: Account | None) -> str:
+    if account is None:
+        return ""
+    sizes = [f"{role} {size:.1f} MB" for role, size in account.memory_mb.items()]
+    return ", ".join(sizes + [f"{role} {n} descriptors" for role, n in account.descriptors.items()])
