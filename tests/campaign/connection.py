@@ -23,6 +23,8 @@ REPLY_WITHIN_S = 20.0
 _REMEMBERED_S = 3.0
 _CHUNK_BYTES = 1 << 18
 _NOTHING = object()
+_REFUSED = "ERR max number of clients reached"
+"""Said to the connection, not to a command."""
 _CONTAINERS = (b"CONFIG",)
 
 Reply = Any
@@ -112,6 +114,8 @@ class Connection:
             self._writer.write(b"".join(map(encode, requests)))
             for name in names:
                 reply = await self.next_reply()
+                if str(reply) == _REFUSED:
+                    raise LostError(_REFUSED)
                 self._count(name, reply)
                 yield reply
         except OSError as error:

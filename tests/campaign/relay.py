@@ -13,14 +13,14 @@ import struct
 from pathlib import Path
 
 _CHUNK_BYTES = 1 << 16
-_PIECES_MOST = 1000
+_PIECES_MOST = 100
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: no time to send what is left
 
 End = int | Path
 
 
 class Relay:
-    """Between `listen` and `to`. delay_s: every chunk waits so long; piece: chunks are cut in pieces of so many bytes.
+    """Between `listen` and `to`. delay_s: every chunk waits so long; piece: the first 100 pieces of a chunk have so many bytes.
 
     `flowing`: cleared, nothing passes until it is set again.
     """
@@ -90,13 +90,12 @@ class Relay:
             await self.flowing.wait()
             if self.delay_s:
                 await asyncio.sleep(self.delay_s)
-            piece = self.piece  # it may change meanwhile
-            if piece and len(data) < _PIECES_MOST * piece:
-                for at in range(0, len(data), piece):
-                    writer.write(data[at : at + piece])
-                    await asyncio.sleep(0)
-            else:
-                writer.write(data)
+            piece, at = self.piece, 0  # it may change meanwhile
+            while piece and at < min(len(data), _PIECES_MOST * piece):
+                writer.write(data[at : at + piece])
+                at += piece
+                await asyncio.sleep(0)
+            writer.write(data[at:])
             await writer.drain()
         if writer.can_write_eof():
             writer.write_eof()

@@ -12,16 +12,17 @@ from dataclasses import dataclass
 
 from tests.campaign.chaos.site import Site
 
-Act = Callable[[Site, random.Random], Iterator[None]]
+Act = Callable[[Site, random.Random], Iterator[float | None]]
+"""It may yield the moment (time.monotonic) that the recovery counts from, where it is not the fault's end."""
 
 
 @dataclass(frozen=True)
 class Fault:
     """A row of the table.
 
-    recovery_s: from its end (or, what ends at once, from its beginning) until every client is served. lasts_s: how
-    long, at least and at most. loses_counts: what a process had not reported yet is gone. served: clients are served
-    meanwhile, within a second. fast: short enough for CI. impossible: why it cannot be done here, None where it can.
+    recovery_s: from its end until every client is served; what is killed ends at once. lasts_s: how long, at least
+    and at most. loses_counts: what a process had not reported yet is gone. served: clients are served meanwhile, within
+    a second. fast: short enough for CI. impossible: why it cannot be done here, None where it can.
     """
 
     kind: str

@@ -20,20 +20,20 @@ _CROWD_WITHIN_S = 60.0
 
 
 @fault("client connections cut", _RECOVERY_S, fast=True)
-def cut(site: Site, rng: random.Random) -> Iterator[None]:
+def cut(site: Site, rng: random.Random) -> Iterator[float | None]:
     site.workload.run(site.relay.cut(reset=rng.random() < 0.5))
     yield
 
 
 @fault("client connections delayed", _RECOVERY_S, lasts_s=(1.0, 2.0))
-def delayed(site: Site, rng: random.Random) -> Iterator[None]:
+def delayed(site: Site, rng: random.Random) -> Iterator[float | None]:
     site.relay.delay_s = rng.uniform(0.02, 0.2)
     yield
     site.relay.delay_s = 0.0
 
 
 @fault("client connections stalled, then cut", _RECOVERY_S, lasts_s=(0.5, 2.0))
-def stalled(site: Site, rng: random.Random) -> Iterator[None]:
+def stalled(site: Site, rng: random.Random) -> Iterator[float | None]:
     site.relay.flowing.clear()
     yield
     site.workload.run(site.relay.cut(reset=True))
@@ -41,21 +41,21 @@ def stalled(site: Site, rng: random.Random) -> Iterator[None]:
 
 
 @fault("client bytes in pieces", _RECOVERY_S, lasts_s=(1.0, 2.0), fast=True)
-def pieces(site: Site, rng: random.Random) -> Iterator[None]:
+def pieces(site: Site, rng: random.Random) -> Iterator[float | None]:
     site.relay.piece = rng.randint(1, 7)
     yield
     site.relay.piece = 0
 
 
 @fault("engine connections cut", _RECOVERY_S, fast=True)
-def upstream_cut(site: Site, rng: random.Random) -> Iterator[None]:
+def upstream_cut(site: Site, rng: random.Random) -> Iterator[float | None]:
     with site.at_the_engine() as client:
         client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     yield
 
 
 @fault("one lane cut", _RECOVERY_S)
-def lane_cut(site: Site, rng: random.Random) -> Iterator[None]:
+def lane_cut(site: Site, rng: random.Random) -> Iterator[float | None]:
     with site.at_the_engine() as client:
         lanes = [entry["id"] for entry in client.client_list() if entry["name"] == "valkey-sidecar-lane"]
         if lanes:
@@ -81,21 +81,21 @@ def _relay_to_the_engine(site: Site) -> Iterator[Relay]:
 
 
 @fault("engine connections delayed", _RECOVERY_S, lasts_s=(1.0, 2.0))
-def upstream_delayed(site: Site, rng: random.Random) -> Iterator[None]:
+def upstream_delayed(site: Site, rng: random.Random) -> Iterator[float | None]:
     with _relay_to_the_engine(site) as relay:
         relay.delay_s = rng.uniform(0.02, 0.2)
         yield
 
 
 @fault("engine bytes in pieces, then cut", _RECOVERY_S, lasts_s=(1.0, 2.0))
-def upstream_pieces(site: Site, rng: random.Random) -> Iterator[None]:
+def upstream_pieces(site: Site, rng: random.Random) -> Iterator[float | None]:
     with _relay_to_the_engine(site) as relay:
         relay.piece = rng.randint(1, 7)
         yield
 
 
 @fault("engine connections stalled, then cut", _RECOVERY_S, lasts_s=(0.5, 2.0))
-def upstream_stalled(site: Site, rng: random.Random) -> Iterator[None]:
+def upstream_stalled(site: Site, rng: random.Random) -> Iterator[float | None]:
     with _relay_to_the_engine(site) as relay:
         relay.flowing.clear()
         yield
@@ -134,7 +134,7 @@ def _crowd(port: int, number: int) -> tuple[int, int]:
 
 
 @fault("10,000 clients at once", _RECOVERY_S)
-def crowd(site: Site, rng: random.Random) -> Iterator[None]:
+def crowd(site: Site, rng: random.Random) -> Iterator[float | None]:
     served, refused = _crowd(site.port, _CROWD)
     print(f"  {served:,} served, {refused:,} refused")
     assert served, "none of them was served"
@@ -143,7 +143,7 @@ def crowd(site: Site, rng: random.Random) -> Iterator[None]:
 
 
 @fault("more clients than maxclients", _RECOVERY_S, lasts_s=(0.5, 1.5), fast=True)
-def too_many(site: Site, rng: random.Random) -> Iterator[None]:
+def too_many(site: Site, rng: random.Random) -> Iterator[float | None]:
     before = site.ask("CONFIG", "GET", "maxclients")[1].decode()
     connected = int(site.server.metric("valkey_client_connections{"))
     site.ask("CONFIG", "SET", "maxclients", str(connected + 50))

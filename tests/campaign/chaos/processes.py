@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import resource
+import time
 from collections.abc import Iterator
 
 import psutil
@@ -21,26 +22,26 @@ _ORPHANS_WITHIN_S = 2.0
 
 
 @fault("one worker killed", WORKER_S, loses_counts=True, fast=True)
-def one_worker(site: Site, rng: random.Random) -> Iterator[None]:
+def one_worker(site: Site, rng: random.Random) -> Iterator[float | None]:
     rng.choice(site.workers).kill()
     yield
 
 
 @fault("all workers killed", WORKER_S, loses_counts=True)
-def all_workers(site: Site, rng: random.Random) -> Iterator[None]:
+def all_workers(site: Site, rng: random.Random) -> Iterator[float | None]:
     for worker in site.workers:
         worker.kill()
     yield
 
 
 @fault("engine killed", ENGINE_S, fast=True)
-def engine(site: Site, rng: random.Random) -> Iterator[None]:
+def engine(site: Site, rng: random.Random) -> Iterator[float | None]:
     site.engine.kill()
     yield
 
 
 @fault("engine killed again while it starts", 2 * ENGINE_S)
-def engine_twice(site: Site, rng: random.Random) -> Iterator[None]:
+def engine_twice(site: Site, rng: random.Random) -> Iterator[float | None]:
     first = site.engine
     first.kill()
     second = wait_until(lambda: [e for e in site.server.children("engine") if e.pid != first.pid], "it is restarted")
@@ -49,7 +50,7 @@ def engine_twice(site: Site, rng: random.Random) -> Iterator[None]:
 
 
 @fault("engine and a worker killed", ENGINE_S, loses_counts=True)
-def engine_and_worker(site: Site, rng: random.Random) -> Iterator[None]:
+def engine_and_worker(site: Site, rng: random.Random) -> Iterator[float | None]:
     victims = [site.engine, rng.choice(site.workers)]
     rng.shuffle(victims)
     for victim in victims:
@@ -58,21 +59,23 @@ def engine_and_worker(site: Site, rng: random.Random) -> Iterator[None]:
 
 
 @fault("supervisor killed", _SERVER_S)
-def supervisor(site: Site, rng: random.Random) -> Iterator[None]:
+def supervisor(site: Site, rng: random.Random) -> Iterator[float | None]:
+    began = time.monotonic()
     family = site.server.process.children(recursive=True)
     site.server.process.kill()
     _, alive = psutil.wait_procs(family, _ORPHANS_WITHIN_S)
     assert alive == [], f"these outlived their supervisor: {alive}"
     site.start_again()
-    yield
+    yield began
 
 
 @fault("server stopped and started", _SERVER_S)
-def restarted(site: Site, rng: random.Random) -> Iterator[None]:
+def restarted(site: Site, rng: random.Random) -> Iterator[float | None]:
+    began = time.monotonic()
     code = site.server.terminate()
     assert code == 0, f"SIGTERM: it ended with {code}"
     site.start_again()
-    yield
+    yield began
 
 
 @contextlib.contextmanager
@@ -86,19 +89,19 @@ def _stopped(process: psutil.Process) -> Iterator[None]:
 
 
 @fault("one worker stopped for a while", WORKER_S, lasts_s=(0.5, 2.5), fast=True)
-def stopped_worker(site: Site, rng: random.Random) -> Iterator[None]:
+def stopped_worker(site: Site, rng: random.Random) -> Iterator[float | None]:
     with _stopped(rng.choice(site.workers)):
         yield
 
 
 @fault("engine stopped for a while", ENGINE_S, lasts_s=(0.5, 2.5), fast=True)
-def stopped_engine(site: Site, rng: random.Random) -> Iterator[None]:
+def stopped_engine(site: Site, rng: random.Random) -> Iterator[float | None]:
     with _stopped(site.engine):
         yield
 
 
 @fault("supervisor stopped for a while", WORKER_S, lasts_s=(0.5, 2.5), served=True)
-def stopped_supervisor(site: Site, rng: random.Random) -> Iterator[None]:
+def stopped_supervisor(site: Site, rng: random.Random) -> Iterator[float | None]:
     with _stopped(site.server.process):
         yield
 
@@ -116,7 +119,7 @@ def _few_descriptors(process: psutil.Process, more: int) -> Iterator[None]:
 
 
 @fault("workers out of descriptors", WORKER_S, lasts_s=(1.0, 2.0))
-def worker_descriptors(site: Site, rng: random.Random) -> Iterator[None]:
+def worker_descriptors(site: Site, rng: random.Random) -> Iterator[float | None]:
     with contextlib.ExitStack() as stack:
         for worker in site.workers:
             stack.enter_context(_few_descriptors(worker, rng.randint(0, 3)))
@@ -125,14 +128,14 @@ def worker_descriptors(site: Site, rng: random.Random) -> Iterator[None]:
 
 
 @fault("supervisor out of descriptors", WORKER_S, lasts_s=(1.0, 2.0), loses_counts=True)
-def supervisor_descriptors(site: Site, rng: random.Random) -> Iterator[None]:
+def supervisor_descriptors(site: Site, rng: random.Random) -> Iterator[float | None]:
     with _few_descriptors(site.server.process, 0):
         rng.choice(site.workers).kill()  # it cannot start another
         yield
 
 
 @fault("engine out of descriptors", WORKER_S, lasts_s=(1.0, 2.0))
-def engine_descriptors(site: Site, rng: random.Random) -> Iterator[None]:
+def engine_descriptors(site: Site, rng: random.Random) -> Iterator[float | None]:
     with _few_descriptors(site.engine, rng.randint(0, 2)):
         site.workload.run(site.relay.cut(reset=True))
         yield

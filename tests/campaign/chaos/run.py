@@ -69,14 +69,16 @@ class Run:
         began = time.monotonic()
         acting = fault.act(site, rng)
         try:
-            next(acting)
+            since = next(acting)
+            ends = time.monotonic()
             if fault.served:
-                workload.wait_served(time.monotonic(), TOLERANCE * _SERVED_WITHIN_S)
-            time.sleep(max(0.0, began + lasts - time.monotonic()) if lasts else 0.0)
-            healed = time.monotonic() if lasts else began
+                workload.wait_served(ends, TOLERANCE * _SERVED_WITHIN_S)
+            if lasts:
+                time.sleep(max(0.0, began + lasts - time.monotonic()))
+                ends = time.monotonic()
         finally:
             next(acting, None)
-        recovery = workload.wait_served(healed, TOLERANCE * fault.recovery_s)
+        recovery = workload.wait_served(ends if since is None else since, TOLERANCE * fault.recovery_s)
         workload.pause()
         account = self._check(began - LAST_REPORT_S if fault.loses_counts else None)
         self.recoveries.setdefault(fault.kind, []).append(recovery)

@@ -37,6 +37,8 @@ class Site:
         self.authority = Authority(folder / "authority")
         self.certificate = self.authority.issue()
         self.collector = Collector()
+        self._collector_port = free_port()
+        self.way_to_collector = Relay(self._collector_port, self.collector.port)
         self.port, self.tls_port, relay_port = free_port(), free_port(), free_port()
         self.relay = Relay(relay_port, self.port)
         self.direct = Address(self.port)
@@ -63,12 +65,14 @@ class Site:
             raise
         self.workload.__enter__()
         self.workload.adopt(self.server.calls())
-        self.workload.run(self.relay.open())
+        for relay in (self.relay, self.way_to_collector):
+            self.workload.run(relay.open())
         self.workload.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.workload.run(self.relay.close())
+        for relay in (self.relay, self.way_to_collector):
+            self.workload.run(relay.close())
         with contextlib.ExitStack() as stack:
             stack.callback(self.collector.close)
             stack.callback(self.server.kill)
@@ -84,7 +88,7 @@ class Site:
             "--tls-port", str(self.tls_port), "--tls-cert-file", str(self.certificate.certificate),
             "--tls-key-file", str(self.certificate.key), "--tls-ca-cert-file", str(self.authority.file),
             "--tls-auth-clients", "no", "--sidecar-workers", str(WORKERS),
-            wait=False, port=self.port, env=environment(self.collector.endpoint, "http/protobuf"),
+            wait=False, port=self.port, env=environment(f"http://127.0.0.1:{self._collector_port}", "http/protobuf"),
         )
         # fmt: on
 
@@ -92,8 +96,7 @@ class Site:
         """What an orchestrator does: the server has ended, and is started in the same folder."""
         self.server.wait_end()
         self.workload.new_tally()
-        self.collector.close()
-        self.collector = Collector()
+        self.collector.taken = 0
         self.server = self._launch()
 
     def _fill(self) -> None:
