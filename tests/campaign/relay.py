@@ -20,7 +20,7 @@ End = int | Path
 
 
 class Relay:
-    """Between `listen` and `to`. delay_s: every chunk waits so long; piece: the first 100 pieces of a chunk have so many bytes.
+    """Between `listen` and `to`. delay_s: every chunk waits so long. piece: so many bytes of it go at a time, at first.
 
     `flowing`: cleared, nothing passes until it is set again.
     """

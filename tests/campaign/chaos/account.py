@@ -1,4 +1,4 @@
-"""A server's account of itself while its clients rest: counts, spans, memory, descriptors; and whether it is right.
+"""A server's account of itself while its clients rest: counts, spans, what it uses; and whether it is right.
 
 Owns what is compared with what, and the bounds of memory and descriptors, with their reasons. It changes nothing.
 """
@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from bench.process import memory
 from telemetry.housekeeping import is_housekeeping
-from tests.campaign.chaos.site import Site
+from tests.campaign import usage
+from tests.campaign.chaos.site import WORKERS, Site
 from tests.campaign.counts import Calls, compared, differences
+from tests.campaign.usage import Usage
 from tests.conftest import wait_until
 
 _SETTLES_WITHIN_S = 10.0
 
-# What a role may have beyond its first account, in MB. Python gives back no arena that one object still lives in, and
+# What a role may have beyond its first usage, in MB. Python gives back no arena that one object still lives in, and
 # what a crowd of 10,000 clients needed at once stays reserved: it must not grow from fault to fault.
 _MEMORY_MB = {"supervisor": 24.0, "worker": 24.0}
 # Connections that live as long as they are used: one per signal to the collector, one of a scrape.
@@ -27,41 +27,12 @@ _ENDS_OF_MULTI = ("EXEC", "DISCARD")
 _DROPPED_LATE = ("link_full", "queue_full", "export_failed", "rejected", "shutdown", "bad_packet")
 
 
-@dataclass(frozen=True)
-class Account:
-    """memory_mb: resident, of the largest process of a role. descriptors: those of no client and no lane, by role."""
-
-    memory_mb: dict[str, float]
-    descriptors: dict[str, int]
-
-
-def take(site: Site) -> Account:
-    """The account of now."""
-    server, workers = site.server, site.workers
-    sizes = {"supervisor": [server.process.pid], "worker": [worker.pid for worker in workers]}
-    metrics = server.metrics()
-
-    def total(name: str) -> int:
-        return int(sum(value for sample, value in metrics.items() if sample.startswith(name + "{")))
-
-    upstreams = total("valkey_sidecar_upstream_connections")
-    clients = total("valkey_client_connections")
-    return Account(
-        {role: max(memory(pid).rss for pid in pids) / 1e6 for role, pids in sizes.items()},
-        {
-            "supervisor": server.process.num_fds(),
-            "workers": sum(worker.num_fds() for worker in workers) - clients - upstreams,
-            "engine": site.engine.num_fds() - upstreams,
-        },
-    )
-
-
-def check_usage(site: Site, first: Account) -> Account:
-    """The account of now, when it is as good as the first; AssertionError when it does not become so."""
+def check_usage(site: Site, first: Usage) -> Usage:
+    """The usage of now, when it is as good as the first; AssertionError when it does not become so."""
 
     def excess() -> list[str]:
         nonlocal now
-        now = take(site)
+        now = usage.take(site.server, WORKERS)
         return [
             f"{role}: {now.memory_mb[role]:.1f} MB, at first {first.memory_mb[role]:.1f}"
             for role, more in _MEMORY_MB.items()

@@ -10,12 +10,13 @@ import random
 import time
 from collections.abc import Sequence
 
-from tests.campaign import figures
-from tests.campaign.chaos.account import Account, Spans, check_counts, check_usage, take
+from tests.campaign import figures, usage
+from tests.campaign.chaos.account import Spans, check_counts, check_usage
 from tests.campaign.chaos.faults import Fault
-from tests.campaign.chaos.site import Site
+from tests.campaign.chaos.site import WORKERS, Site
 from tests.campaign.counts import LAST_REPORT_S
 from tests.campaign.figures import Row
+from tests.campaign.usage import Usage
 
 TOLERANCE = 3.0
 """A machine that others share may take so many times as long as we promise; what it took is printed."""
@@ -37,7 +38,7 @@ class Run:
         self._rng = random.Random(seed)
         self._kinds = list(kinds)
         self._spans = Spans()
-        self._first: Account | None = None
+        self._first: Usage | None = None
         self._starts = site.starts
 
     def rounds(self, number: int, minutes: float = 0.0) -> None:
@@ -57,8 +58,8 @@ class Run:
         time.sleep(_WARM_UP_S)
         workload.pause()
         self._check(None)
-        self._first = take(self._site)
-        print(f"    at first: {_words(self._first)}", flush=True)
+        self._first = usage.take(self._site.server, WORKERS)
+        print(f"    at first: {self._first}", flush=True)
         workload.resume()
 
     def _round(self, number: int, fault: Fault, rng: random.Random) -> None:
@@ -80,13 +81,13 @@ class Run:
             next(acting, None)
         recovery = workload.wait_served(ends if since is None else since, TOLERANCE * fault.recovery_s)
         workload.pause()
-        account = self._check(began - LAST_REPORT_S if fault.loses_counts else None)
+        used = self._check(began - LAST_REPORT_S if fault.loses_counts else None)
         self.recoveries.setdefault(fault.kind, []).append(recovery)
         figures.record(Row.FAULTS, 1, fault.kind)
-        print(f"    served after {recovery:.2f} s; {_words(account)}", flush=True)
+        print(f"    served after {recovery:.2f} s; {used}", flush=True)
         workload.resume()
 
-    def _check(self, lost_since: float | None) -> Account | None:
+    def _check(self, lost_since: float | None) -> Usage | None:
         """Everything that must hold while the clients rest. lost_since: from when on a process may have lost counts."""
         site, workload = self._site, self._site.workload
         workload.settle(site.direct)
@@ -101,10 +102,3 @@ class Run:
             self._spans = Spans()
         self._spans.check(site, lately)
         return check_usage(site, self._first) if self._first else None
-
-
-def _words(account: Account | None) -> str:
-    if account is None:
-        return ""
-    sizes = [f"{role} {size:.1f} MB" for role, size in account.memory_mb.items()]
-    return ", ".join(sizes + [f"{role} {n} descriptors" for role, n in account.descriptors.items()])
