@@ -116,9 +116,8 @@ def soak(folder: Path, minutes: float, clients: int, seed: int, percent: float) 
             server.kill()
     for name, values in series.items():
         first, last = growth(values)
-        print(
-            f"{name}: {first:.1f} after the warm-up, {last:.1f} at the end ({(last / first - 1) * 100 if first else 0:+.1f} %)"
-        )
+        share = f" ({100 * (last / first - 1):+.1f} %)" if first else ""
+        print(f"{name}: {first:.1f} after the warm-up, {last:.1f} at the end{share}")
     return wrong + findings.words + verdict(series, percent)
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from tests.campaign import figures, usage
 from tests.campaign.chaos.account import Spans, check_counts, check_usage
@@ -27,6 +28,25 @@ _WARM_UP_S = 2.0
 _MOMENT_S = (0.1, 1.0)
 
 
+@dataclass(frozen=True)
+class Planned:
+    """A fault, the seconds of load before it, how many it lasts, and the chance that decides the rest."""
+
+    fault: Fault
+    moment_s: float
+    lasts_s: float
+    rng: random.Random
+
+
+def plan(seed: int, kinds: Sequence[Fault]) -> Iterator[Planned]:
+    """Faults without end, of these kinds: each once, in random order, before any comes again."""
+    rng = random.Random(seed)
+    while True:
+        for fault in rng.sample(kinds, len(kinds)):
+            own = random.Random(rng.getrandbits(64))
+            yield Planned(fault, own.uniform(*_MOMENT_S), own.uniform(*fault.lasts_s), own)
+
+
 class Run:
     """Faults of these kinds on a site. `recoveries`: seconds, by kind, in the order of the rounds."""
 
@@ -35,22 +55,19 @@ class Run:
         self.counts_compared = 0
         self.count_differences = 0
         self._site = site
-        self._rng = random.Random(seed)
-        self._kinds = list(kinds)
+        self._plan = plan(seed, kinds)
         self._spans = Spans()
         self._first: Usage | None = None
         self._starts = site.starts
 
     def rounds(self, number: int, minutes: float = 0.0) -> None:
-        """At least so many faults, and for so long; each kind once before any comes again."""
+        """At least so many faults, and for so long."""
         self._warm_up()
         until = time.monotonic() + 60 * minutes
-        order: list[Fault] = []
-        done = 0
-        while done < number or time.monotonic() < until:
-            order = order or self._rng.sample(self._kinds, len(self._kinds))
-            done += 1
-            self._round(done, order.pop(), random.Random(self._rng.getrandbits(64)))
+        for done, planned in enumerate(self._plan, 1):
+            self._round(done, planned)
+            if done >= number and time.monotonic() >= until:
+                return
 
     def _warm_up(self) -> None:
         workload = self._site.workload
@@ -62,13 +79,14 @@ class Run:
         print(f"    at first: {self._first}", flush=True)
         workload.resume()
 
-    def _round(self, number: int, fault: Fault, rng: random.Random) -> None:
+    def _round(self, number: int, planned: Planned) -> None:
         site, workload = self._site, self._site.workload
-        moment, lasts = rng.uniform(*_MOMENT_S), rng.uniform(*fault.lasts_s)
-        print(f"{number:3} {fault.kind}, after {moment:.2f} s" + (f", for {lasts:.2f} s" if lasts else ""), flush=True)
-        time.sleep(moment)
+        fault, lasts = planned.fault, planned.lasts_s
+        for_how_long = f", for {lasts:.2f} s" if lasts else ""
+        print(f"{number:3} {fault.kind}, after {planned.moment_s:.2f} s{for_how_long}", flush=True)
+        time.sleep(planned.moment_s)
         began = time.monotonic()
-        acting = fault.act(site, rng)
+        acting = fault.act(site, planned.rng)
         try:
             since = next(acting)
             ends = time.monotonic()
