@@ -34,7 +34,11 @@ class Part:
     arguments: str
 
 
-PARTS = (Part("suites", "-m pytest -q -m e2e tests/e2e/test_client_suites.py"),)
+PARTS = (
+    Part("suites", "-m pytest -q -m e2e tests/e2e/test_client_suites.py"),
+    Part("chaos", "-m tests.campaign.chaos --minutes 10"),
+    Part("soak", "-m tests.campaign.soak"),
+)
 
 
 def run(part: Part) -> bool:

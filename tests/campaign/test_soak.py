@@ -24,12 +24,12 @@ def test_what_is_flat_holds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "last"), [("worker MB", 31.5), ("worker descriptors", 33.0), ("records waiting", 9000.0)]
+    ("name", "last"), [("worker MB", 31.5), ("worker descriptors", 60.0), ("records waiting", 9000.0)]
 )
 def test_what_grows_is_named(name: str, last: float) -> None:
     rising = [30 + (last - 30) * i / 200 for i in range(201)]
     (found,) = soak.verdict({name: rising}, 2)
-    assert found.startswith(f"{name}: 3")
+    assert found.startswith(f"{name}: ")
 
 
 def test_a_peak_is_no_growth() -> None:

@@ -25,8 +25,8 @@ from tests.campaign.chaos.site import Site
 from tests.campaign.figures import Row
 
 _INSIDE = "CHAOS_NAMESPACE"
-_DATA_MB = 160
-"""The data folder's size beyond five times the data: append-only files, and what a rewrite needs beside them."""
+_DATA_MB = 600
+"""The data folder's size beyond three times the data: append-only files, and what a rewrite needs beside them."""
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -37,6 +37,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--only", action="append", metavar="FAULT", help="this kind of fault; may be repeated")
     parser.add_argument("--clients", type=int, default=40, help="clients of the workload")
     parser.add_argument("--megabytes", type=int, default=100, help="data besides the workload's")
+    parser.add_argument(
+        "--tolerance", type=float, default=3.0, help="a recovery may take so many times as long as promised; default: 3"
+    )
     parser.add_argument("--list", action="store_true", help="say which faults there are")
     options = parser.parse_args(arguments)
     unknown = set(options.only or ()) - set(TABLE)
@@ -63,7 +66,7 @@ def _enter_namespace(arguments: Sequence[str]) -> None:
 def _mount(data: Path, megabytes: int) -> None:
     """A file system of its own for the data, where that is possible."""
     if _INSIDE in os.environ:
-        size = _DATA_MB + 5 * megabytes
+        size = _DATA_MB + 3 * megabytes
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}m", "chaos", str(data)], check=True)
 
 
@@ -87,7 +90,7 @@ def run(options: argparse.Namespace, folder: Path) -> bool:
     began = time.monotonic()
     with Site(folder, data, options.seed, options.clients, options.megabytes) as site:
         kinds = _kinds(site, options.only)
-        chaos = Run(site, options.seed, kinds)
+        chaos = Run(site, options.seed, kinds, options.tolerance)
         held = True
         try:
             chaos.rounds(options.rounds or len(kinds), options.minutes)

@@ -40,7 +40,7 @@ def stalled(site: Site, rng: random.Random) -> Iterator[float | None]:
     site.relay.flowing.set()
 
 
-@fault("client bytes in pieces", _RECOVERY_S, lasts_s=(1.0, 2.0), fast=True)
+@fault("client bytes in pieces", _RECOVERY_S, lasts_s=(1.0, 2.0))
 def pieces(site: Site, rng: random.Random) -> Iterator[float | None]:
     site.relay.piece = rng.randint(1, 7)
     yield

@@ -88,7 +88,7 @@ def _stopped(process: psutil.Process) -> Iterator[None]:
             process.resume()
 
 
-@fault("one worker stopped for a while", WORKER_S, lasts_s=(0.5, 2.5), fast=True)
+@fault("one worker stopped for a while", WORKER_S, lasts_s=(0.5, 2.5))
 def stopped_worker(site: Site, rng: random.Random) -> Iterator[float | None]:
     with _stopped(rng.choice(site.workers)):
         yield
