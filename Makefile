@@ -18,7 +18,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(PY) -m piptools compile --qu
 	--generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
 	--all-extras --all-build-deps --output-file $(LOCK)
 
-.PHONY: help setup run demo test e2e test-image audit campaign bench gate instructions lint format lock clean
+.PHONY: help setup run demo test e2e test-image audit campaign chaos soak bench gate instructions lint format lock clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -46,6 +46,12 @@ audit: setup ## whether a locked package has a known vulnerability (pip-audit; 3
 
 campaign: setup ## everything that tries to break the server, at full length, and its closing table; ARGS="--page" records it
 	$(PY) -m tests.campaign $(ARGS)
+
+chaos: setup ## faults at random moments under a workload that knows its data: SEED=... repeats a run, ROUNDS=..., MINUTES=...
+	$(PY) -m tests.campaign.chaos $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+
+soak: setup ## 200 clients with everything on for 20 minutes (ARGS="--minutes 5"): nothing may grow
+	$(PY) -m tests.campaign.soak $(ARGS)
 
 bench: setup ## this server against bare Valkey, HAProxy and nutcracker, and what telemetry costs (5 minutes)
 	$(PY) -m bench $(ARGS)

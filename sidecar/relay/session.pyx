@@ -126,7 +126,7 @@ cdef class Session(Requests):
                     self.last = command.id
                     start = p
                     continue
-                if framer.event == EMPTY:
+                if framer.event == EMPTY and not framer.odd:
                     start = p
                     continue
                 if framer.event == FRAME and command != NULL and command.kind == TRACEPARENT and not framer.is_inline:
