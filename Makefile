@@ -2,6 +2,8 @@
 # does nothing when nothing changed. Only `make demo`, `make e2e` and `make test-image` bring more.
 
 PYTHON ?= python3
+# They wait more than they work.
+TESTS_AT_ONCE ?= $(shell echo $$((2 * $$(nproc))))
 VENV := .venv
 PY := $(VENV)/bin/python
 ARGS ?=
@@ -33,7 +35,7 @@ demo: setup ## a Valkey with some traffic, and the Aspire dashboard that shows i
 	@exec $(PY) -m samples.demo
 
 test: setup ## unit and integration tests, with the engine that make setup brought
-	$(PY) -m pytest -n auto -m 'not e2e and not image' $(ARGS)
+	$(PY) -m pytest -n $(TESTS_AT_ONCE) -m 'not e2e and not image' $(ARGS)
 
 e2e: setup ## tests with other programs: redis-cli, replicas, Sentinel, clients' test suites, the Aspire dashboard, Prometheus
 	$(PY) -m pytest -m e2e $(ARGS)

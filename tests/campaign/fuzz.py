@@ -170,7 +170,7 @@ class Fuzzer:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Of our server: each worker's resident bytes, and the descriptors of the whole of it."""
+    """Of our server: each worker's resident bytes, and the descriptors of the whole of it, without those of lanes."""
 
     memory: dict[int, int]
     descriptors: int
@@ -179,7 +179,8 @@ class Footprint:
     def of(cls, server: Server) -> Footprint:
         family: list[psutil.Process] = [server.process, *server.children("worker"), server.engine]
         memory = {worker.pid: worker.memory_info().rss for worker in server.children("worker")}
-        return cls(memory, sum(process.num_fds() for process in family))
+        ends = 2 * int(server.metric("valkey_sidecar_upstream_connections{"))
+        return cls(memory, sum(process.num_fds() for process in family) - ends)
 
 
 def total_calls(server: Server) -> Counter[str]:
