@@ -221,7 +221,7 @@ class Workers:
                     self._workers[index] = self._spawn(index)
                 except OSError as error:
                     self._journal.error("worker.not_started", f"Worker {index} could not be started: {error}.")
-                    wait_s = _BACKOFF_MOST_S
+                    wait_s, backoff_s = backoff_s, min(backoff_s * 2, _BACKOFF_MOST_S)
                     continue
                 break
             self.restarts += 1

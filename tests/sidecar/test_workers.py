@@ -32,6 +32,41 @@ class Recorder:
         self.gone.append(worker)
 
 
+def test_a_worker_that_cannot_be_started_is_tried_again_with_growing_delay(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = tmp_path / "worker"
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(program))
+
+    async def main() -> None:
+        recorder, journal = Recorder(), Journal()
+        heard: list[tuple[str, float]] = []
+        enough = asyncio.Event()
+
+        def hear(_when: float, _level: str, event: str, _message: str, _attributes: dict[str, Any]) -> None:
+            program.unlink(missing_ok=True)  # it cannot be started any more
+            heard.append((event, asyncio.get_running_loop().time()))
+            if len(heard) == 4:
+                enough.set()
+
+        journal.attach(hear)
+        children = Children()
+        children.attach(asyncio.get_running_loop())
+        workers = Workers(1, children, journal, lambda _index: ({}, []), recorder, recorder, ConnectionCounts())
+        workers.spawn()
+        workers.attach()
+        await enough.wait()
+        await workers.stop()
+        assert [event for event, _ in heard] == ["worker.restarted", *["worker.not_started"] * 3]
+        assert 0.1 <= heard[1][1] - heard[0][1]
+        assert 0.2 <= heard[2][1] - heard[1][1] < heard[3][1] - heard[2][1]
+        assert heard[3][1] - heard[0][1] < 5.0
+
+    asyncio.run(main())
+
+
 def test_a_worker_that_dies_before_it_is_ready_is_replaced_with_growing_delay(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
