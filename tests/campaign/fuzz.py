@@ -38,7 +38,8 @@ PLAIN: Final = 100
 AT_ONCE: Final = 24
 USERS: Final = 6
 WARM_ROUNDS: Final = 10
-"""Lanes are open then, and buffers have been as large as they get."""
+"""Buffers have been as large as they get then."""
+LANES: Final = 'valkey_sidecar_upstream_connections{route="lane"}'
 _IDLE_S: Final = 0.25
 _PATIENT_IDLE_S: Final = 2.0
 _GROWTH_MAX: Final = 24 << 20
@@ -71,7 +72,7 @@ class Case:
         return made, sorted(cuts)
 
     def sign_in(self) -> bytes:
-        """The client's first request: who it is. One in so many stays the default user."""
+        """The client's first request: who it is. The default user says PING. What follows may go by lane."""
         user = self.number % USERS
         return encode(b"AUTH", b"fuzz%d" % user, b"x") if user else encode(b"PING")
 
@@ -102,11 +103,10 @@ class Fuzzer:
     async def answers(self, case: Case, attempt: int = 0) -> tuple[Stream, Outcome, Outcome]:
         """What both say to it; patiently when it is asked again."""
         stream, cuts = case.stream(attempt)
-        begin, end = case.sign_in(), encode(b"QUIT")
-        places = [len(begin) + cut for cut in cuts]
+        first, end = case.sign_in(), encode(b"QUIT")
         idle_s = _PATIENT_IDLE_S if attempt else _IDLE_S
-        bare = await converse(self.bare.port, begin + (stream.bare_data or stream.data) + end, places, None, idle_s)
-        return stream, bare, await converse(self.ours.port, begin + stream.data + end, places, bare, idle_s)
+        bare = await converse(self.bare.port, first, (stream.bare_data or stream.data) + end, cuts, None, idle_s)
+        return stream, bare, await converse(self.ours.port, first, stream.data + end, cuts, bare, idle_s)
 
     async def compare(self, case: Case) -> None:
         """A difference that may be one of time is one only if it stays when both are given more."""
@@ -170,7 +170,7 @@ class Fuzzer:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Of our server: each worker's resident bytes, and the descriptors of the whole of it, without those of lanes."""
+    """Of our server: each worker's resident bytes, and the descriptors of the whole of it, but for those of lanes."""
 
     memory: dict[int, int]
     descriptors: int
@@ -179,8 +179,8 @@ class Footprint:
     def of(cls, server: Server) -> Footprint:
         family: list[psutil.Process] = [server.process, *server.children("worker"), server.engine]
         memory = {worker.pid: worker.memory_info().rss for worker in server.children("worker")}
-        ends = 2 * int(server.metric("valkey_sidecar_upstream_connections{"))
-        return cls(memory, sum(process.num_fds() for process in family) - ends)
+        lanes = int(server.metric(LANES))  # one descriptor in the worker, one in the engine
+        return cls(memory, sum(process.num_fds() for process in family) - 2 * lanes)
 
 
 def total_calls(server: Server) -> Counter[str]:
@@ -224,7 +224,7 @@ def fuzz(fuzzer: Fuzzer, frames: int, seed: int) -> None:
     check_footprint(fuzzer, first)
     for complaint in fuzzer.complaints():
         fuzzer.wrong(f"our log says: {complaint}")
-    if not fuzzer.ours.metric('valkey_sidecar_upstream_connections{route="lane"}'):
+    if not fuzzer.ours.metric(LANES):
         fuzzer.wrong("no lane was used")
     print(
         f"{tally.frames:,} frames in {tally.streams:,} streams, {time.monotonic() - began:.0f} s: "

@@ -1,7 +1,7 @@
-"""The framers built once more with gcc's address and undefined-behaviour sanitizers, and programs that run with them.
+"""The framers built once more, with gcc's sanitizers, for programs that run with them.
 
-Owns build/campaign/sanitized, which is made of the C that `make setup` left in build/cython: the product's own code.
-Modules in place are not touched: only `use()` puts these before them, in its own process.
+Owns build/campaign/sanitized, made of the C that `make setup` has left in build/cython: the product's own code. Modules
+in place are not touched: only `use()` puts these before them, in its own process.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _GENERATED: Final = ROOT / "build" / "cython" / "sidecar" / "relay"
 _MODULES: Final = ("commands", "reply_framer", "request_framer")
 _PROBE: Final = Path(__file__).with_name("framer_probe.pyx")
 _COVERAGE: Final = Path(__file__).with_name("coverage.c")
-# Without optimisation: no access is optimised away, and it takes seconds to build. -fsanitize=undefined as a whole
-# would check mostly what the interpreter's headers do.
+# Without optimisation: no access is optimised away, and it takes seconds to build. All of -fsanitize=undefined would
+# take four times as long, mostly for what the interpreter's headers do.
 _SANITIZE: Final = (
     "-O0 -g1 -fsanitize=address,signed-integer-overflow,shift -fno-sanitize-recover=all -fsanitize-coverage=trace-pc"
 )
@@ -81,7 +81,7 @@ def environment() -> dict[str, str]:
     asan = subprocess.run([compiler, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
     return os.environ | {
         "LD_PRELOAD": f"{asan.stdout.strip()} {BUILT / 'coverage.so'}",
-        # Leaks are the interpreter's, all of them: memory is measured, and the quarantine, a part of it, is small.
+        # Leaks at the end are the interpreter's: memory is measured instead, and a quarantine is part of it.
         "ASAN_OPTIONS": f"detect_leaks=0:quarantine_size_mb=8:exitcode={_STOPPED}",
         "UBSAN_OPTIONS": f"print_stacktrace=1:exitcode={_STOPPED}",
     }
