@@ -93,7 +93,8 @@ LABEL org.opencontainers.image.title="valkey-sidecar" \
     org.opencontainers.image.version="0.1.0" \
     org.opencontainers.image.revision="${REVISION}" \
     org.opencontainers.image.licenses="BSD-3-Clause" \
-    org.opencontainers.image.vendor="valkey-sidecar contributors"
+    org.opencontainers.image.vendor="valkey-sidecar contributors" \
+    valkey-sidecar.sbom="/usr/share/doc/valkey-sidecar/sbom.cdx.json"
 WORKDIR /data
 VOLUME /data
 EXPOSE 6379 9121

@@ -2,6 +2,8 @@
 # does nothing when nothing changed. Only `make demo`, `make e2e` and `make test-image` bring more.
 
 PYTHON ?= python3
+# They wait more than they work.
+TESTS_AT_ONCE ?= $(shell echo $$((2 * $$(nproc))))
 VENV := .venv
 PY := $(VENV)/bin/python
 ARGS ?=
@@ -18,7 +20,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' $(PY) -m piptools compile --qu
 	--generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
 	--all-extras --all-build-deps --output-file $(LOCK)
 
-.PHONY: help setup run demo test e2e test-image campaign chaos soak bench gate instructions lint format lock clean
+.PHONY: help setup run demo test e2e test-image audit campaign chaos soak bench gate instructions lint format lock clean
 .DEFAULT_GOAL := help
 
 help: ## what there is to make
@@ -33,13 +35,16 @@ demo: setup ## a Valkey with some traffic, and the Aspire dashboard that shows i
 	@exec $(PY) -m samples.demo
 
 test: setup ## unit and integration tests, with the engine that make setup brought
-	$(PY) -m pytest -n auto -m 'not e2e and not image' $(ARGS)
+	$(PY) -m pytest -n $(TESTS_AT_ONCE) -m 'not e2e and not image' $(ARGS)
 
 e2e: setup ## tests with other programs: redis-cli, replicas, Sentinel, clients' test suites, the Aspire dashboard, Prometheus
 	$(PY) -m pytest -m e2e $(ARGS)
 
 test-image: setup ## the container image, built and run (a Docker engine, or root and Debian's docker.io and debootstrap)
 	$(PY) -m pytest -m image tests/image $(ARGS)
+
+audit: setup ## whether a locked package has a known vulnerability (pip-audit; 3: nobody could be asked); ARGS="-s osv"
+	$(PY) -m tests.audit $(ARGS)
 
 campaign: setup ## everything that tries to break the server, at full length, and its closing table; ARGS="--page" records it
 	$(PY) -m tests.campaign $(ARGS)

@@ -21,7 +21,7 @@ from sidecar.worker_process import spawn_worker
 _PROGRAM: Final = "valkey-sidecar"
 _FAILURE: Final = 1
 _INTERRUPTED: Final = 130
-_SECRET_ENVIRONMENT: Final = ("SIDECAR_ENGINE_PASSWORD", PASSWORD, PASSWORD_FILE)
+_SECRET_ENVIRONMENT: Final = ("SIDECAR_ENGINE_PASSWORD", "SIDECAR_HTTP_TOKEN", PASSWORD, PASSWORD_FILE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

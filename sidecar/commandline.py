@@ -26,6 +26,7 @@ _SECRET_DIRECTIVES: Final = frozenset(
         "tls-key-file-pass",
         "tls-client-key-file-pass",
         "sidecar-engine-password",
+        "sidecar-http-token",
     }
 )
 # In `user NAME rules`: add and remove a password, add and remove the hash of one.

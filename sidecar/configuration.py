@@ -5,7 +5,7 @@ Never opens a socket and never validates a directive of the engine's: the engine
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from sidecar.commandline import parse_arguments
@@ -22,8 +22,10 @@ from sidecar.conf import (
     working_folder,
 )
 from sidecar.cpus import default_workers
+from sidecar.engine.limits import OF_MEMORY, limits_memory
+from sidecar.kinds import BearerToken
 from sidecar.listener_settings import LISTENER_DIRECTIVES, ListenerSettings, kind_of
-from sidecar.password import requirepass
+from sidecar.password import read_secret, requirepass
 from sidecar.secret import SecretStr
 from sidecar.settings import PREFIX, SidecarSettings, parse_value, resolve
 
@@ -101,7 +103,7 @@ class Configuration:
             directives=directives,
             listener=listener,
             listener_defaults=defaults,
-            sidecar=resolved.settings,
+            sidecar=_with_token(resolved.settings, origins),
             origins=origins,
             warnings=resolved.warnings,
             dir=reader.folder,
@@ -160,6 +162,16 @@ class Configuration:
     def loglevel(self) -> str:
         """ "debug", "verbose", "notice", "warning" or "nothing"."""
         return self._word("loglevel", "notice")
+
+    @property
+    def memory_limits(self) -> dict[str, bool]:
+        """Which of the engine's settings (OF_MEMORY) limit what a normal client may have it keep."""
+        found = dict.fromkeys(OF_MEMORY, False)
+        for directive in self.engine_directives:
+            if directive.name in OF_MEMORY:
+                limited = limits_memory(directive.name, _words(directive.args))
+                found[directive.name] = found[directive.name] if limited is None else limited
+        return found
 
     @property
     def has_persistence(self) -> bool:
@@ -228,6 +240,17 @@ def _listener(
             settings = settings.with_value(directive.name, parse_value(kind_of(directive.name), directive))
             origins[directive.name] = directive.origin
     return settings, origins
+
+
+def _with_token(settings: SidecarSettings, origins: Mapping[str, Origin]) -> SidecarSettings:
+    """The settings with the token that its file holds."""
+    path, name = settings.http_token_file, f"{PREFIX}http-token-file"
+    if path is None:
+        return settings
+    if settings.http_token is not None:
+        raise ConfigurationError(f"{PREFIX}http-token and {name} are both set: keep one of them")
+    given = Directive(f"{PREFIX}http-token", (read_secret(path, name, "token"),), origins[name])
+    return replace(settings, http_token=parse_value(BearerToken(), given))
 
 
 def _refuse_mistakes(directives: Iterable[Directive]) -> None:

@@ -24,7 +24,10 @@ _DECIMAL: Final = re.compile(r"0|-?[1-9][0-9]*")
 _OCTAL: Final = re.compile(r"|[ \t\n\v\f\r]*[+-]?[0-7]+")
 _DURATION: Final = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<unit>us|ms|s)?")
 _UNITS_S: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+_MEMORY: Final = re.compile(r"(?P<number>[0-9]+)(?P<unit>b|k|kb|m|mb|g|gb)?")
+_UNITS_BYTES: Final = {"b": 1, "k": 1000, "kb": 1 << 10, "m": 1000**2, "mb": 1 << 20, "g": 1000**3, "gb": 1 << 30}
 _COMMAND: Final = re.compile(r"[!-~]+( ([!-~]+))?")
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]*")
 _SECONDS: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 T = TypeVar("T")
@@ -60,6 +63,33 @@ class Integer:
         return _within(int(text), self.lowest, self.highest, "d")
 
     def show(self, value: int) -> str:
+        return str(value)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A number of bytes within inclusive bounds, with Valkey's units. or_none: 0, for no limit, is allowed as well."""
+
+    lowest: int
+    highest: int
+    or_none: bool = False
+
+    @property
+    def allowed(self) -> str:
+        within = f"a number of bytes between {self.show(self.lowest)} and {self.show(self.highest)}, such as 64mb"
+        return f"0 for no limit, or {within}" if self.or_none else within
+
+    def parse(self, args: Sequence[str]) -> int:
+        match = _MEMORY.fullmatch(single(args).lower())
+        if match is None:
+            raise ValueError("argument must be a memory value")
+        number = int(match["number"]) * _UNITS_BYTES[match["unit"] or "b"]
+        return number if self.or_none and number == 0 else _within(number, self.lowest, self.highest, "d")
+
+    def show(self, value: int) -> str:
+        for unit in ("gb", "mb", "kb"):
+            if value and value % _UNITS_BYTES[unit] == 0:
+                return f"{value // _UNITS_BYTES[unit]}{unit}"
         return str(value)
 
 
@@ -174,6 +204,20 @@ class Password:
 
     def show(self, value: SecretStr | None) -> str:
         return str(value) if value else ""
+
+
+@dataclass(frozen=True)
+class BearerToken(Password):
+    """A secret that fits into HTTP's Authorization header."""
+
+    @property
+    def allowed(self) -> str:
+        return "a token of letters, digits and - . _ ~ + / ="
+
+    def parse(self, args: Sequence[str]) -> SecretStr | None:
+        if not _TOKEN.fullmatch(single(args)):
+            raise ValueError("argument must be a token")
+        return super().parse(args)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Lanes, as far as all workers must agree on them.
 
 Owns whether commands may go by lane (not while the engine pauses clients: a read would wait behind a paused write of
-somebody else) and the order that every client gets its own connection to the engine. It never sees a command, and what
-a lane is only the workers know.
+somebody else; nor while it closes connections for the memory that they take: one client would cost others theirs) and
+the order that every client gets its own connection to the engine. It never sees a command, and what a lane is only the
+workers know.
 
 A pause begins in two steps: a worker asks before it forwards a command that may pause clients, and tells when it was
 answered; until then nobody may believe an INFO that shows no pause.
@@ -13,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sidecar.engine.connection import EngineError, UnreachableError
 from sidecar.engine.embedded import Engine
+from sidecar.engine.limits import limits_memory
 from sidecar.engine.restart import parse_info
 from sidecar.journal import Journal
 from sidecar.workers import Workers
@@ -33,10 +35,11 @@ _SECTIONS = ("clients", "replication", "server")
 
 
 class Lanes:
-    """Those of all workers of one server."""
+    """Those of all workers of one server. limits: the configuration's `memory_limits`."""
 
-    def __init__(self, engine: Engine, workers: Workers, journal: Journal) -> None:
-        self.suspended = False
+    def __init__(self, engine: Engine, workers: Workers, journal: Journal, limits: Mapping[str, bool]) -> None:
+        self._limits = dict(limits)
+        self._paused = False
         self._engine = engine
         self._workers = workers
         self._journal = journal
@@ -47,6 +50,26 @@ class Lanes:
         self._look = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
         self._suspending: asyncio.Task[None] | None = None
+
+    @property
+    def suspended(self) -> bool:
+        """Whether no command may go by lane now."""
+        return self._paused or any(self._limits.values())
+
+    def limit(self, name: str, values: Sequence[str]) -> None:
+        """A setting of OF_MEMORY has changed."""
+        limited = limits_memory(name, values)
+        if limited is not None:
+            self.start_over({**self._limits, name: limited})
+
+    def start_over(self, limits: Mapping[str, bool]) -> None:
+        """The engine has these limits now."""
+        before = self.suspended
+        self._limits = dict(limits)
+        if self.suspended and not before:
+            self._suspending = asyncio.create_task(self._order(), name="suspend-lanes")
+        elif before and not self.suspended:
+            self._workers.tell("resume_lanes")
 
     async def bring_home(self, *, keep: bool) -> None:
         """Every client gets its own connection to the engine, at most two seconds long. keep: from now on, always."""
@@ -84,7 +107,7 @@ class Lanes:
 
     def saw_info(self, info: Mapping[str, str]) -> None:
         """What the engine says once a second: it may pause clients without our knowledge, by EXEC for example."""
-        if not self.suspended and self._is_paused(info):
+        if not self._paused and self._is_paused(info):
             self._begin()
             self._suspending = asyncio.create_task(self._order(), name="suspend-lanes")
 
@@ -95,8 +118,8 @@ class Lanes:
                 task.cancel()
 
     def _begin(self) -> None:
-        if not self.suspended:
-            self.suspended = True
+        if not self._paused:
+            self._paused = True
             self._journal.debug("lanes.suspended", "No command is carried by lane while the engine may pause clients.")
             self._watching = asyncio.create_task(self._watch(), name="lanes")
 
@@ -113,9 +136,10 @@ class Lanes:
             last = self._last
             if self._is_awaited() or await self._pauses() or last != self._last:
                 continue
-            self.suspended = False
-            self._workers.tell("resume_lanes")
-            self._journal.debug("lanes.resumed", "Commands are carried by lane again.")
+            self._paused = False
+            if not self.suspended:
+                self._workers.tell("resume_lanes")
+                self._journal.debug("lanes.resumed", "Commands are carried by lane again.")
             return
 
     def _is_awaited(self) -> bool:

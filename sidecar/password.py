@@ -1,5 +1,6 @@
-"""Owns the environment variables that stand for `requirepass`, so that a container needs no shell to set a password.
-Never shows what they hold and never decides whether they count: arguments and conf files come first.
+"""Owns the environment variables that stand for `requirepass`, so that a container needs no shell to set a password,
+and the reading of files that hold a secret. Never shows what they hold, and never decides whether the variables count:
+arguments and conf files come first.
 """
 
 from __future__ import annotations
@@ -28,23 +29,27 @@ def requirepass(environment: Mapping[str, str]) -> Directive | None:
     if password and path:
         raise ConfigurationError(f"{PASSWORD} and {PASSWORD_FILE} are both set: keep one of them")
     if path:
-        return Directive("requirepass", (_read(path),), Origin("environment", PASSWORD_FILE))
+        return Directive(
+            "requirepass", (read_secret(path, PASSWORD_FILE, "password"),), Origin("environment", PASSWORD_FILE)
+        )
     if password:
         return Directive("requirepass", (password,), Origin("environment", PASSWORD))
     return None
 
 
-def _read(path: str) -> str:
-    # The path is not shown: people confuse the two variables, and then it is the password.
+def read_secret(path: str, setting: str, what: str) -> str:
+    """What the file holds that a setting names; one newline at its end does not count.
+
+    what: the secret in words. Raises ConfigurationError with one line.
+    """
+    # The path is not shown: people confuse the two settings, and then it is the secret.
     try:
-        password = file_path(path).read_bytes()
+        secret = file_path(path).read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"{PASSWORD_FILE}: it cannot be read: {error.strerror}") from None
-    password = password.removesuffix(b"\n").removesuffix(b"\r")
-    if not password:
-        raise ConfigurationError(
-            f"{PASSWORD_FILE}: it is empty: write the password into it, or do not set the variable"
-        )
-    if b"\0" in password:
-        raise ConfigurationError(f"{PASSWORD_FILE}: it has a NUL byte: a password is text")
-    return decode(password)
+        raise ConfigurationError(f"{setting}: it cannot be read: {error.strerror}") from None
+    secret = secret.removesuffix(b"\n").removesuffix(b"\r")
+    if not secret:
+        raise ConfigurationError(f"{setting}: it is empty: write the {what} into it, or leave the setting out")
+    if b"\0" in secret:
+        raise ConfigurationError(f"{setting}: it has a NUL byte: a {what} is text")
+    return decode(secret)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -22,6 +23,9 @@ _prctl: Callable[..., int] = ctypes.CDLL(None, use_errno=True).prctl
 
 # What belongs to our own supervision; an engine or worker that saw it would answer systemd or upstart in our place.
 _OURS_ALONE = ("NOTIFY_SOCKET", "UPSTART_JOB", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+
+# What exporters read, and .NET's connection strings: keys and passwords. Only the supervisor exports.
+_SECRET = re.compile(r"OTEL_|APPLICATIONINSIGHTS_|ConnectionStrings__", re.IGNORECASE)
 
 NOT_STARTED = 127
 
@@ -108,9 +112,7 @@ class Children:
             if os.getppid() != us:  # we died before the call could take effect
                 os._exit(NOT_STARTED)
 
-        env = {**os.environ, **(environment or {})}
-        for key in _OURS_ALONE:
-            env.pop(key, None)
+        inherited = {k: v for k, v in os.environ.items() if k not in _OURS_ALONE and not _SECRET.match(k)}
         popen: subprocess.Popen[bytes] = subprocess.Popen(
             list(command),
             stdin=subprocess.DEVNULL,
@@ -120,7 +122,7 @@ class Children:
             pass_fds=tuple(pass_fds),
             start_new_session=True,
             preexec_fn=die_with_us,
-            env=env,
+            env={**inherited, **(environment or {})},
         )
         child = Child(name, popen)
         self._by_pid[child.pid] = child

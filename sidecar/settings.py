@@ -13,10 +13,12 @@ from sidecar.conf import ConfigurationError, Directive, Origin, shown
 from sidecar.kinds import (
     Addresses,
     Auto,
+    BearerToken,
     Choice,
     Commands,
     Integer,
     Kind,
+    Memory,
     Milliseconds,
     OptionalText,
     Password,
@@ -29,6 +31,14 @@ from telemetry.housekeeping import HOUSEKEEPING
 PREFIX: Final = "sidecar-"
 _ENVIRONMENT_PREFIX: Final = "SIDECAR_"
 _T = TypeVar("_T")
+
+_LIMITS: Final = (
+    "client_query_buffer_limit",
+    "client_output_buffer_limit",
+    "maxmemory_clients",
+    "client_in_flight_limit",
+    "in_flight_limit",
+)
 
 # What Kubernetes injects for a Service called "sidecar" or "sidecar-something". The names are told apart from ours by
 # shape; SIDECAR_HTTP_PORT of a Service "sidecar-http", which is one of ours, by its value, which is an address.
@@ -83,6 +93,18 @@ class SidecarSettings:
         ("127.0.0.1",),
         "Addresses that the HTTP port listens on, as `bind` has them: `* -::*` is all of this machine.",
     )
+    http_token: SecretStr | None = _setting(  # noqa: RUF009 - a field, made once
+        BearerToken(),
+        None,
+        "Token that whoever asks for /metrics must send (`Authorization: Bearer ...`); /livez and /readyz need none.",
+        unset="everybody may ask who reaches the port",
+    )
+    http_token_file: str | None = _setting(
+        OptionalText("the path of a file"),
+        None,
+        "A file that holds the token, such as a mounted secret; one newline at its end does not count.",
+        unset="none",
+    )
     protected_mode: bool = _setting(
         Switch(),
         True,
@@ -105,6 +127,35 @@ class SidecarSettings:
         60.0,
         "Seconds after which a client's own connection to the engine is closed when it has not been needed; it is "
         "opened again when it is. 0: never. Of no effect with lanes off.",
+    )
+    client_query_buffer_limit: int = _setting(
+        Memory(64 << 10, 1 << 30),
+        1 << 20,
+        "Bytes of a request that must be seen whole before the engine gets it (such as CONFIG SET): a larger "
+        "one is refused. All others stream through, and client-query-buffer-limit holds.",
+    )
+    client_output_buffer_limit: int = _setting(
+        Memory(1 << 20, 1 << 40, or_none=True),
+        1 << 30,
+        "Bytes of replies by lane that a client leaves unread before it is cut off, because a lane waits for nobody. "
+        "On a client's own connection, client-output-buffer-limit holds.",
+    )
+    maxmemory_clients: int = _setting(
+        Memory(1 << 20, 1 << 40, or_none=True),
+        0,
+        "Bytes of requests and replies that all workers together keep for clients before those are cut off that keep "
+        "most. The engine has its own limit, maxmemory-clients.",
+    )
+    client_in_flight_limit: int = _setting(
+        Integer(1000, 2_000_000_000),
+        2_000_000,
+        "Commands of a client that may be in flight: what it sends beyond them is executed, but not measured any more. "
+        "One takes 40 bytes.",
+    )
+    in_flight_limit: int = _setting(
+        Integer(1000, 2_000_000_000),
+        20_000_000,
+        "The same, of all clients of all workers together; 256 of each are always measured.",
     )
     ledger: bool = _setting(Switch("on", "off"), True, "Count and time every command.")
     slow_threshold: float | None = _setting(
@@ -151,6 +202,10 @@ class SidecarSettings:
         "Seconds that commands in flight get to finish when the server is told to stop. Then the engine saves and "
         "ends: both must be over before whoever stops us loses patience (10 seconds with Docker).",
     )
+
+    def limits(self) -> dict[str, int]:
+        """What each of our limits on clients is, by the setting's whole name."""
+        return {f"{PREFIX}{name.replace('_', '-')}": getattr(self, name) for name in _LIMITS}
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,10 @@ class Status:
     def engine_restarts(self) -> int:
         return self._engine.restarts
 
+    @property
+    def engine_limits(self) -> Mapping[str, int]:
+        return self._engine.limits.reached
+
     def processes(self) -> Mapping[str, Sequence[int]]:
         """Process ids by role."""
         engine = self._engine.child

@@ -29,6 +29,7 @@ from sidecar.engine.datalock import DataLock, FolderTakenError
 from sidecar.engine.embedded import End, Engine
 from sidecar.engine.folder import PrivateFolder
 from sidecar.engine.info import EngineInfo, View
+from sidecar.engine.limits import OF_MEMORY
 from sidecar.exports import Exports
 from sidecar.front import Front, lanes_most
 from sidecar.journal import Journal, Level
@@ -214,7 +215,8 @@ class Supervisor:
         )
         self._answers.workers = self._workers
         if configuration.sidecar.lanes:
-            self._lanes = self._answers.lanes = Lanes(self._engine, self._workers, self._journal)
+            limits = configuration.memory_limits
+            self._lanes = self._answers.lanes = Lanes(self._engine, self._workers, self._journal, limits)
         self._answers.tell_workers = lambda: self._workers.tell("update", self._settings())
         self._answers.on_engine_setting = self._engine_setting
         self._front.certificates.on_change = self._certificates_changed
@@ -344,6 +346,8 @@ class Supervisor:
     async def engine_restarts(self) -> None:
         """What was only set at run time is forgotten, ours and the engine's."""
         self._engine_setting("loglevel", self._configuration.loglevel)
+        if self._lanes is not None:
+            self._lanes.start_over(self._configuration.memory_limits)
         self._launch.run_time_password = None
         self._launch.role = self._engine.policy
         await self._answers.start_over()
@@ -366,6 +370,8 @@ class Supervisor:
             from telemetry import logs
 
             logs.set_level(_threshold(value))
+        elif name in OF_MEMORY and self._lanes is not None:
+            self._lanes.limit(name, value.split())
 
     def _certificates_changed(self) -> None:
         self._answers.tell_certificates()
@@ -429,6 +435,8 @@ class Supervisor:
             "ledger": configuration.sidecar.ledger,
             "lanes": configuration.sidecar.lanes,
             "home_timeout": configuration.sidecar.home_timeout,
+            "workers": configuration.workers,
+            **configuration.sidecar.limits(),
             "enable_debug_command": configuration.enable_debug_command,
             "enable_protected_configs": configuration.enable_protected_configs,
             "enable_module_command": configuration.enable_module_command,

@@ -46,6 +46,10 @@ class Facts(Protocol):
     def engine_restarts(self) -> int:
         """Times the engine was started again because it died."""
 
+    @property
+    def engine_limits(self) -> Mapping[str, int]:
+        """Times that the engine cut a client off at a limit of its own, by the setting's name."""
+
     def processes(self) -> Mapping[str, Sequence[int]]:
         """The process ids that live now, by role: `{"supervisor": [1], "engine": [7], "worker": [8, 9]}`."""
 
@@ -131,6 +135,9 @@ class Figures:
         numbers[names.WORKER_RESTARTS] = [((), self._facts.worker_restarts)]
         numbers[names.ENGINE_RESTARTS] = [((), self._facts.engine_restarts)]
         numbers[names.SESSIONS_RAW] = _by_label(self._totals.counter(names.LEDGER_SESSIONS_RAW))
+        limits = Counter(self._totals.counter(names.LEDGER_LIMITS))
+        limits.update(self._facts.engine_limits)
+        numbers[names.LIMIT_REACHED] = _by_label(limits)
         upstreams = self._totals.gauge(names.LEDGER_UPSTREAMS)
         numbers[names.UPSTREAM_CONNECTIONS] = [((route,), upstreams.get(route, 0)) for route in _ROUTES]
         numbers[names.LANES_BROKEN] = _by_label(self._totals.counter(names.LEDGER_LANES_BROKEN))

@@ -1,8 +1,8 @@
 """What libraries log through the standard library, and Python's warnings, as records of ours.
 
-Owns how loud a library may be. Their news are only verbose; the libraries that send telemetry have no news at all, and
-say the same at most once a minute: with a collector that is not there they would complain with every batch, and the
-exporters say by themselves, once, what is wrong. Never shows more of such a library's exception than its type.
+Owns how loud a library may be. Their news are only verbose, and a warning is said at most once a minute. The libraries
+that send telemetry have no news at all: with a collector that is not there they would complain with every batch, and
+the exporters say by themselves, once, what is wrong. Never shows more of such a library's exception than its type.
 """
 
 from __future__ import annotations
@@ -48,8 +48,10 @@ class LibraryLogs(logging.Handler):
         if record.levelno >= logging.ERROR and exception is not None:
             log.error("library.fault", message, exception=exception, **attributes)
         elif record.levelno >= logging.WARNING:
-            # What a library calls an error without an exception is a peer's doing: a request that is no HTTP.
-            log.warning("library.log", message, **attributes)
+            # What a library calls an error without an exception is a peer's doing: a request that is no HTTP. Whoever
+            # reaches the port could fill the log with it.
+            if self._is_due(record):
+                log.warning("library.log", message, **attributes)
         elif record.levelno >= logging.INFO:
             log.verbose("library.log", message, **attributes)
         else:

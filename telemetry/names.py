@@ -170,6 +170,10 @@ SESSIONS_RAW = Instrument(
     SIDECAR, "valkey.sidecar.sessions.raw", "counter", "{session}", ("reason",),
     "valkey_sidecar_sessions_raw", "", "Sessions whose bytes pass without being measured any more, by reason.",
 )  # fmt: skip
+LIMIT_REACHED = Instrument(
+    SIDECAR, "valkey.sidecar.limit.reached", "counter", "{event}", ("limit",),
+    "valkey_sidecar_limit_reached", "", "Times that clients reached a limit, by the setting's name (docs/limits.md).",
+)  # fmt: skip
 UPSTREAM_CONNECTIONS = Instrument(
     SIDECAR, "valkey.sidecar.upstream.connections", "updowncounter", "{connection}", ("route",),
     "valkey_sidecar_upstream_connections", "",
@@ -220,6 +224,7 @@ INSTRUMENTS: tuple[Instrument, ...] = (
     WORKER_RESTARTS,
     ENGINE_RESTARTS,
     SESSIONS_RAW,
+    LIMIT_REACHED,
     UPSTREAM_CONNECTIONS,
     LANES_BROKEN,
     TRACE_CONTEXTS,
@@ -235,6 +240,7 @@ LEDGER_CLOSED = "connections.closed"
 LEDGER_REJECTED = "connections.rejected"
 LEDGER_SPANS_DROPPED = "spans.dropped"
 LEDGER_SESSIONS_RAW = "sessions.raw"
+LEDGER_LIMITS = "limits.reached"
 LEDGER_UPSTREAMS = "upstreams"
 LEDGER_LANES_BROKEN = "lanes.broken"
 LEDGER_TRACE_CONTEXTS = "trace.contexts"

@@ -14,17 +14,24 @@ import re
 from typing import Final
 
 _ARGUMENTS: Final = ", with args beginning with"
+# The few errors of Valkey that show an argument without quotes, at their end.
+_UNQUOTED: Final = re.compile(
+    r"((?:Unrecognized REPLCONF option|Unsupported rdb-filter-only option|Unknown option given"
+    r"|Unrecognized version format|(?:Unknown|Invalid) node name): "
+    r"|Unsupported option |Unknown argument |(?:Unknown|about) node |\bmember (?=.* does not)).*",
+    re.DOTALL,
+)
 # An apostrophe inside a word opens nothing.
 _OPENING: Final = re.compile(r"""(?<!\w)'|"|`""")
 
 
 def redact(text: str) -> str:
-    """The text with `?` for everything between quotes.
+    """The text with `?` for everything between quotes, and for an argument without them where Valkey has one.
 
     An argument may hold quotes itself: what one opens reaches to the last one of its kind that can close it, and to the
     text's end when none can.
     """
-    text = text.partition(_ARGUMENTS)[0]
+    text = _UNQUOTED.sub(r"\1?", text.partition(_ARGUMENTS)[0])
     parts = []
     at = 0
     while (opening := _OPENING.search(text, at)) is not None:
@@ -46,7 +53,19 @@ def _closing(text: str, quote: str, start: int) -> int:
     return at
 
 
-SCRIPTS: Final = frozenset({"EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO", "FCALL", "FCALL_RO"})
+SCRIPTS: Final = frozenset(
+    {
+        "EVAL",
+        "EVALSHA",
+        "EVAL_RO",
+        "EVALSHA_RO",
+        "FCALL",
+        "FCALL_RO",
+        "FUNCTION LOAD",
+        "FUNCTION RESTORE",
+        "SCRIPT LOAD",
+    }
+)
 _ENGINES_OWN: Final = ("NOSCRIPT ", "NOPERM ", "NOAUTH ", "BUSY ", "LOADING ", "READONLY ", "OOM ", "MISCONF ")
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{0,31}(?=\s|$)")
 

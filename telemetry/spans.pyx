@@ -416,7 +416,7 @@ cdef class Tracer:
                 return NULL
             p += 1
             length = 0
-            while p < end and 48 <= p[0] <= 57:
+            while p < end and 48 <= p[0] <= 57 and length <= end - p:    # wrong line ends may show it any number
                 length = length * 10 + (p[0] - 48)
                 p += 1
             p += 2

@@ -328,9 +328,9 @@ def launch(
     return server
 
 
-def launch_bare(binary: Path, folder: Path, *args: str) -> Server:
+def launch_bare(binary: Path, folder: Path, *args: str, port: int | None = None) -> Server:
     """Start a bare valkey-server in the folder."""
-    port = free_port()
+    port = free_port() if port is None else port
     server = _start([str(binary), "--port", str(port), "--save", "", *args], folder, port, {}, {})
     _wait_until_it_answers(server)
     return server

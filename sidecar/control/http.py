@@ -2,8 +2,9 @@
 
 Owns three paths, `/livez`, `/readyz` and `/metrics`, and the server that answers on sockets somebody else has bound.
 Never decides what ready means, never counts anything itself, and takes no signals: they are the supervisor's.
+Whoever connects is a stranger: how many there are, how long they take and how much they send is limited here.
 
-    app = create_app(state)
+    app = create_app(state, token)
     await serve(app, sockets)        # until cancelled
 """
 
@@ -11,20 +12,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import socket
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from sidecar.secret import SecretStr
 from telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -34,7 +37,18 @@ _REFRESH_LIMIT_S = 0.5
 _SHUTDOWN_LIMIT_S = 1
 # Scrapers and probes are few and quick. More would take descriptors that a new worker or the engine may need.
 _MOST_CONNECTIONS = 100
-_HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
+_MOST_HEADER_BYTES = 16 * 1024
+_EXCHANGE_LIMIT_S = 10.0
+"""From the connection, or the first byte of a further request, to the last byte of the answer."""
+# No page of ours is for a browser to guess at, to keep, to run or to show within another.
+_HEADERS = [
+    ("x-content-type-options", "nosniff"),
+    ("cache-control", "no-store"),
+    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+]
+_PROBES = frozenset({"/livez", "/readyz"})
 
 _log = get_logger().bind(role="supervisor")
 
@@ -53,8 +67,11 @@ class State(Protocol):
         """Have every worker send its latest snapshot; returns when they are merged. Cancelled when it takes long."""
 
 
-def create_app(state: State) -> Starlette:
-    """The application. Every answer but the metrics is plain text."""
+def create_app(state: State, token: SecretStr | None = None) -> Starlette:
+    """The application. Every answer but the metrics is plain text.
+
+    token: who asks for anything but a probe's page must have it.
+    """
     refresh = _SharedRefresh(state)
 
     async def livez(_request: Request) -> Response:
@@ -73,7 +90,7 @@ def create_app(state: State) -> Starlette:
         return Response(body, headers={"content-type": content_type, "vary": "accept"})
 
     routes = [Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)]
-    app = Starlette(routes=routes, middleware=[Middleware(_Headers)])
+    app = Starlette(routes=routes, middleware=[Middleware(_Guard, token=token)] if token is not None else [])
     app.router.redirect_slashes = False  # a path is right or it is not found
     return app
 
@@ -89,6 +106,8 @@ async def serve(app: ASGIApp, sockets: Sequence[socket.socket]) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        headers=_HEADERS,
+        h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
         proxy_headers=False,
         timeout_graceful_shutdown=_SHUTDOWN_LIMIT_S,
     )
@@ -111,15 +130,39 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """Keeps connections few: the oldest gives way, so that who connects and says nothing shuts nobody out."""
+    """Keeps connections few and exchanges short: who connects and says hardly anything shuts nobody out."""
+
+    _limit: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._began = self.loop.time()
+        self._begin_exchange()
         if len(self.connections) > _MOST_CONNECTIONS:
             oldest = min((c for c in self.connections if isinstance(c, _Protocol)), key=lambda c: c._began)
             oldest.transport.abort()
             self.connections.discard(oldest)
+
+    def data_received(self, data: bytes) -> None:
+        self._begin_exchange()
+        super().data_received(data)
+
+    def on_response_complete(self) -> None:
+        self._end_exchange()
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_exchange()
+        super().connection_lost(exc)
+
+    def _begin_exchange(self) -> None:
+        if self._limit is None:
+            self._limit = self.loop.call_later(_EXCHANGE_LIMIT_S, self.transport.abort)
+
+    def _end_exchange(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
 
 
 class _SharedRefresh:
@@ -162,16 +205,22 @@ class _SharedRefresh:
         self._failing = True
 
 
-class _Headers:
-    """Puts the same headers on every answer, those of errors included."""
+class _Guard:
+    """Asks for the token, but for the pages of probes: a kubelet has none."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, token: SecretStr) -> None:
         self._app = app
+        self._token = token.get_secret_value().encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS)
-            await send(message)
+        if scope["path"] in _PROBES or self._has_token(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+        else:
+            headers = {"www-authenticate": 'Bearer realm="valkey-sidecar"'}
+            await PlainTextResponse("Unauthorized", status_code=401, headers=headers)(scope, receive, send)
 
-        await self._app(scope, receive, send_with_headers)
+    def _has_token(self, headers: Headers) -> bool:
+        scheme, _, credentials = headers.get("authorization", "").partition(" ")
+        # Compared in a time that does not say how much of it was right.
+        is_right = hmac.compare_digest(credentials.strip().encode("latin-1"), self._token)
+        return is_right and scheme.lower() == "bearer"

@@ -16,6 +16,7 @@ from sidecar import listeners
 from sidecar.conf import ConfigurationError, Origin
 from sidecar.journal import Journal
 from sidecar.listeners import ListenError
+from sidecar.secret import SecretStr
 from sidecar.settings import SidecarSettings
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class HttpPort:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._sockets: list[socket.socket] = []
+        self._token: SecretStr | None = None
 
     @property
     def address(self) -> tuple[str, int] | None:
@@ -42,6 +44,7 @@ class HttpPort:
 
     def bind(self, settings: SidecarSettings, origins: Mapping[str, Origin]) -> None:
         """Listen, or do without when only the default port is taken. Raises ConfigurationError with one line."""
+        self._token = settings.http_token
         try:
             bound, _ = listeners.bind_tcp(settings.http_bind, settings.http_port, backlog=128)
         except ListenError as error:
@@ -74,7 +77,7 @@ class HttpPort:
         from sidecar.control import http
 
         try:
-            await http.serve(http.create_app(status), self._sockets)
+            await http.serve(http.create_app(status, self._token), self._sockets)
         except Exception as error:
             self._journal.error("http.failed", f"There is no HTTP any more, because of a fault of ours: {error!r}.")
 

@@ -17,6 +17,7 @@ from typing import Protocol
 from sidecar.engine import commandtable
 from sidecar.engine.connection import Connection, EngineError, UnreachableError
 from sidecar.engine.folder import PrivateFolder
+from sidecar.engine.limits import EngineLimits
 from sidecar.engine.logparse import LogLine
 from sidecar.engine.output import Output, refuses_to_end, waits_for_replicas
 from sidecar.engine.restart import FILES, RestartPolicy, parse_info
@@ -29,7 +30,7 @@ _POLL_S = 1.0
 # Between two looks at least.
 _LOOK_APART_S = 0.05
 
-_SECTIONS = ("server", "clients", "replication", "persistence")
+_SECTIONS = ("server", "clients", "replication", "persistence", "stats")
 _NOT_ID_SINCE = 9
 
 # What the engine logs when somebody copies from it, or its role changes.
@@ -101,6 +102,7 @@ class Engine:
     ) -> None:
         self.plan = plan
         self.policy = policy
+        self.limits = EngineLimits()
         self.restarts = 0
         self.ready = False
         self.reason = "the engine is starting"
@@ -383,6 +385,7 @@ class Engine:
             try:
                 info = parse_info(str(await connection.call("INFO", *_SECTIONS)))
                 self.policy.saw_info(info)
+                self.limits.saw_info(info)
                 if self._observer is not None:
                     self._observer.engine_told(info)
                 if self.policy.asks_for_files:

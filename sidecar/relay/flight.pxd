@@ -9,7 +9,7 @@ from sidecar.relay.subscriptions cimport Subscriptions
 from sidecar.relay.transaction cimport Transaction
 
 cdef enum:
-    PENDING_MAX = 2_000_000              # commands in flight in one session: 80 MB; beyond it the session goes raw
+    FEW = 256                            # commands in flight that nobody is denied because of what others have
 
 cdef class Flight:
     cdef Relay relay
@@ -39,6 +39,8 @@ cdef class Flight:
     cdef int expect_local(self, int answer, long long now) except -1
     cdef int _expect_special(self, Pending* entry, bint silent) except -1
     cdef int restore(self, list requests, bint pushes) except -1
+    cdef bint _is_full(self) noexcept
+    cdef int _too_many(self, long long now) except -1
     cdef int unfollow(self, str reason, long long now) except -1
     cdef bint streaming(self) noexcept
     cdef bint settled(self) noexcept

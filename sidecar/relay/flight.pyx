@@ -13,6 +13,7 @@ from sidecar.relay.recorder cimport Recorder
 from sidecar.relay.shared cimport Relay, now_ns
 from sidecar.relay.transaction cimport Transaction
 
+from sidecar.relay import limits
 from sidecar.relay.plan import Plan
 
 cdef object _SWALLOW = Plan(transform=lambda _reply: b"")
@@ -35,8 +36,8 @@ cdef class Flight:
         cdef Pending* entry
         if self.raw or (self.unmeasured and awaiting != UNMEASURED):
             return 0
-        if self.pending.length >= PENDING_MAX and awaiting != UNMEASURED:
-            return self.unfollow("too_many_in_flight", now)
+        if self.pending.length >= FEW and self._is_full() and awaiting != UNMEASURED:
+            return self._too_many(now)
         entry = self.pending.add(awaiting, command, flags, <int>expected if expected < 2000000000 else 2000000000, size, now)
         if self.relay.tracer.enabled and awaiting < SILENT:
             self.recorder.assign(entry, awaiting, now)
@@ -77,8 +78,8 @@ cdef class Flight:
 
     cdef int expect_local(self, int answer, long long now) except -1:
         """A request that is not forwarded: we answer it when its turn comes."""
-        if self.pending.length >= PENDING_MAX:
-            return self.unfollow("too_many_in_flight", now)
+        if self.pending.length >= FEW and self._is_full():
+            return self._too_many(now)
         self.pending.add(LOCAL, 0, 0, answer, 0, now)
         self.locals += 1
         self.relay.in_flight += 1
@@ -98,6 +99,14 @@ cdef class Flight:
             self.restoring += 1
         self.pushes = pushes
         return self.upstream.send(request, len(request))
+
+    cdef bint _is_full(self) noexcept:
+        return self.pending.length >= self.relay.flight_limit or self.relay.in_flight >= self.relay.flights_limit
+
+    cdef int _too_many(self, long long now) except -1:
+        """What follows is not measured any more: there is no room for it."""
+        self.relay.strike(limits.FLIGHT if self.pending.length >= self.relay.flight_limit else limits.FLIGHTS, self.owner.peer)
+        return self.unfollow("too_many_in_flight", now)
 
     cdef int unfollow(self, str reason, long long now) except -1:
         """The replies to what follows cannot be matched: raw, once those in flight are there."""

@@ -11,7 +11,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from libc.string cimport memcmp
 
 from sidecar.relay.channel cimport HOLD, Channel
-from sidecar.relay.flight cimport Flight, PENDING_MAX
+from sidecar.relay.flight cimport Flight
 from sidecar.relay.framer cimport ARRAY, BIG_ERROR, BROKEN, ERROR, FRAME, HEADER, MAP, MORE, PUSH, STATUS
 from sidecar.relay.owner cimport LARGE_BYTES, LARGE_TURNS, Owner, local_answer
 from sidecar.relay.pending cimport (
@@ -30,6 +30,7 @@ cdef bytes _NOAUTH = b"-NOAUTH Authentication required.\r\n"
 cdef bytes _SUBSCRIBED = (b"-ERR Can't execute 'traceparent': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this "
                           b"context\r\n")
 
+from sidecar.relay import limits
 from sidecar.relay.notes import AFTER_RESET
 
 
@@ -314,7 +315,8 @@ cdef class HomeRoute(Flight):
             entry.unit = NULL                  # it has moved, and the key with it
             entry.key = NULL
             self._settle(&entry)
-            if self.transaction.queued.length > PENDING_MAX:
+            if self.transaction.queued.length > self.relay.flight_limit:
+                self.relay.strike(limits.FLIGHT, self.owner.peer)
                 return self._go_raw("too_many_in_flight")
             self.recorder.answered_ns = now
             return self._unanswered()

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from sidecar.counts import ClientCount
 from sidecar.link import Body, Link
+from sidecar.relay import limits
+from sidecar.relay.complaints import Complaints
 from sidecar.relay.handshake import NO_TLS, Handshake, Turns
 from sidecar.relay.session import Session
 from sidecar.relay.tls_stream import TlsStream
@@ -28,7 +30,6 @@ _ACCEPTS_PER_TURN = 8
 """Few, so that workers share a rush of connections."""
 _PAUSE_S = 0.05
 """After a failed accept (no descriptors left), before the next try."""
-_COMPLAINT_INTERVAL_S = 5.0
 
 MAXCLIENTS_ERROR = b"-ERR max number of clients reached\r\n"
 PROTECTED_ERROR = (
@@ -58,33 +59,13 @@ class _Newcomer:
     tls: TlsStream | None = None
 
 
-class _Complaints:
-    """What clients do wrong, for the log: at most one line every few seconds for each event."""
-
-    def __init__(self, link: Link, loop: asyncio.AbstractEventLoop) -> None:
-        self._link = link
-        self._loop = loop
-        self._said_at: dict[str, float] = {}
-        self._unsaid: dict[str, int] = {}
-
-    def say(self, event: str, message: str) -> None:
-        now = self._loop.time()
-        if now - self._said_at.get(event, -_COMPLAINT_INTERVAL_S) < _COMPLAINT_INTERVAL_S:
-            self._unsaid[event] = self._unsaid.get(event, 0) + 1
-            return
-        self._said_at[event] = now
-        unsaid = self._unsaid.pop(event, 0)
-        more = f" This happened {unsaid} more times since the last such line." if unsaid else ""
-        self._link.send("log", {"level": "warning", "event": event, "message": message + more})
-
-
 class Listener:
     """The listening sockets of one worker. settings is the live dict of the worker's settings.
 
     context: for clients of a listener that speaks TLS, from now on.
     """
 
-    def __init__(self, relay: Relay, link: Link, settings: Body, count: ClientCount) -> None:
+    def __init__(self, relay: Relay, link: Link, settings: Body, count: ClientCount, complaints: Complaints) -> None:
         self._loop = relay.loop
         self._relay = relay
         self._link = link
@@ -94,7 +75,7 @@ class Listener:
         self._sockets: list[tuple[socket.socket, str, str]] = []
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None
-        self._complaints = _Complaints(link, relay.loop)
+        self._complaints = complaints
         self._asking: asyncio.Task[bool] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._handshakes: dict[Handshake, _Newcomer] = {}
@@ -175,6 +156,7 @@ class Listener:
             self._set_options(sock)
         newcomer = _Newcomer(sock, peer_text, local_text, kind, local)
         if self._count.total() >= self._settings["maxclients"]:
+            self._relay.reached(limits.CONNECTIONS, peer_text)
             # As in Valkey, nothing is said before TLS is agreed on.
             self._refuse(newcomer, "maxclients", b"" if kind == "tls" else MAXCLIENTS_ERROR)
             return

@@ -15,6 +15,7 @@ cdef enum:
     R_TYPE, R_LINE, R_NUMBER, R_BODY
 
 cdef long long _MANY = 1 << 60               # elements of a streamed aggregate: until its end marker
+cdef long long _ELEMENTS_MAX = 1 << 40       # that an aggregate may announce: however many are nested, their sum is a number
 
 
 cdef class ReplyFramer:
@@ -136,7 +137,7 @@ cdef class ReplyFramer:
                 if self.line_type == INTEGER:    # an integer: keep its value
                     for i in range(n):
                         c = p[i]
-                        if 48 <= c <= 57:
+                        if 48 <= c <= 57 and self.number < NUMBER_MAX:    # nobody asks for a larger one exactly
                             self.number = self.number * 10 + (c - 48)
                         elif c == 45:
                             self.number_state = MINUS
@@ -218,6 +219,9 @@ cdef class ReplyFramer:
                     if self.number_state == MINUS:
                         self._null(c)
                         done = True
+                    elif self.number > _ELEMENTS_MAX:
+                        self.event = BROKEN
+                        return p
                     else:
                         if self.type == c and not self.opened and self.remaining == 1:
                             self.opened = True

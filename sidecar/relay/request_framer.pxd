@@ -6,7 +6,7 @@ from sidecar.relay.commands cimport NAME_MAX, Command, CommandTable
 from sidecar.relay.framer cimport Event
 
 cdef enum:
-    HELD_MAX = 1 << 20               # bytes of the largest request that is seen whole
+    HELD_MAX = 1 << 20               # bytes of a word of the name; longer no command has: it is forwarded as it comes
 
 cdef bint says_block(const char* p, const char* end) noexcept nogil
 

@@ -349,14 +349,17 @@ cdef bint _is_word(const char* p, long long length, const char* word) noexcept n
 
 
 cdef bint says_block(const char* p, const char* end) noexcept nogil:
-    """Whether a whole XREAD or XREADGROUP has a BLOCK option. It stands before STREAMS; GROUP and COUNT are followed by names and a number."""
+    """Whether a whole XREAD or XREADGROUP has a BLOCK option. It stands before STREAMS; GROUP and COUNT are followed by names and a number.
+
+    Where line ends are wrong it may take an argument's bytes for a length: it reads no further than `end` whatever that says.
+    """
     cdef long long length
     cdef int skipped = 1
     p = <const char*>memchr(p, 10, end - p)
     while p != NULL and p + 2 < end:
         length = 0
         p += 2                                 # behind the $
-        while p < end and 48 <= p[0] <= 57:
+        while p < end and 48 <= p[0] <= 57 and length <= end - p:
             length = length * 10 + (p[0] - 48)
             p += 1
         p += 2

@@ -7,7 +7,6 @@ from telemetry.spans cimport Identity
 
 @cython.final
 cdef class Session(Requests):
-    cdef readonly str peer               # "ip:port", or the path of our Unix socket
     cdef readonly str local
     cdef readonly bint is_local          # from the loopback interface or a Unix socket
     cdef readonly bint is_tls
@@ -17,12 +16,17 @@ cdef class Session(Requests):
     cdef Py_ssize_t held_parsed
     cdef bint decided                    # what waits may go on once the replies that have arrived are delivered
     cdef long long broken_bytes
+    cdef size_t kept_bytes               # of requests and replies, as the worker was told
+    cdef bint refused                    # a request was too large: an error follows the replies to those before it, then the end
     cdef public bint announced_address   # REPLCONF ip-address has been sent
 
+    cdef int _keep(self, bytearray held, const char* start, const char* end, Py_ssize_t parsed) except -1
+    cdef int _account(self) except -1
     cdef int _hold(self, const char* p, Py_ssize_t n) except -1
     cdef int _take(self, const char* data, Py_ssize_t n, long long now) except -1
     cdef int _forward(self, const char* p, Py_ssize_t n) except -1
     cdef int _refuse_large(self) except -1
+    cdef int _say_too_large(self) except -1
     cdef int _depart(self) except -1
     cdef int _let_go(self, str error_type) except -1
     cdef int _finish(self, str error_type) except -1

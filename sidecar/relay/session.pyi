@@ -16,6 +16,7 @@ class Session:
     connected: bool
     trusted: bool
     requesting_multi: bool
+    kept: int
     age_s: int
     idle_s: int
     last_command: str

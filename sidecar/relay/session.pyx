@@ -15,21 +15,22 @@ from sidecar.relay.lane cimport Lane, Rider
 from sidecar.relay.owner cimport LARGE_BYTES
 from sidecar.relay.pending cimport REFUSAL, REPLY
 from sidecar.relay.recorder cimport Recorder
-from sidecar.relay.request_framer cimport HELD_MAX, RequestFramer
+from sidecar.relay.request_framer cimport RequestFramer
 from sidecar.relay.requests cimport Requests
 from sidecar.relay.shared cimport Relay, now_ns
 from sidecar.relay.tls_stream cimport TlsStream
 from telemetry.spans cimport Identity
 
+from sidecar.relay import limits
 from sidecar.relay.plan import arguments
 
 cdef long long _BROKEN_MAX = 128 * 1024        # bytes forwarded after a framing error: more than the engine reads before it refuses
+cdef long long _DISCARDED_MAX = 1 << 30        # bytes behind them: where Valkey closes who is neither answered nor ends
 cdef size_t _UNREAD_MAX = 1024 * 1024          # of our own answers, that a client does not read
 cdef double _LINGER_S = 5.0                    # for the last bytes to a client that reads slowly, once the engine has closed
 cdef long long _ABANDONED_NS = 60_000_000_000  # without a reply, after the client has left
 cdef long long _STALLED_NS = 1_000_000_000     # without a byte, while a reply waits for its client
 cdef Py_ssize_t _RIDING_MAX = 256              # commands in flight on a lane: deeper pipelines are as fast at home
-cdef size_t _UNREAD_RIDING_MAX = 1 << 30       # bytes of their replies that a client does not read
 
 cdef bytes _TOO_LARGE = b"-ERR Protocol error: too large a request for a command that is inspected\r\n"
 
@@ -59,10 +60,17 @@ cdef class Session(Requests):
         cdef Py_ssize_t n = self.client.receive(self.relay.buffer, self.relay.buffer_size)
         cdef long long now
         if n > 0:
+            if self.finished:                  # refused: nobody wants it
+                return
             now = now_ns()
             self.active_ns = now
             self._take(self.relay.buffer, n, now)
+            if self.held is not None or self.kept_bytes:
+                self._account()
         elif n != -1:
+            if self.finished:
+                self.close()
+                return
             self.client_left = True
             self.client.pause(HOLD)
             if n == -2:
@@ -83,8 +91,9 @@ cdef class Session(Requests):
         self.relay.kept_length = 0             # what a session that failed has left
         if self.broken:
             self.broken_bytes += n
-            if self.broken_bytes > _BROKEN_MAX:    # the engine should have refused long ago
-                self.client.pause(HOLD)
+            if self.broken_bytes > _BROKEN_MAX:    # the engine needs no more to refuse it; after CLIENT REPLY OFF it says nothing
+                if self.broken_bytes > _DISCARDED_MAX:
+                    self.close()
                 return 0
             self.route.upstream.send(data, n)
             if self.route.upstream.length:
@@ -117,7 +126,7 @@ cdef class Session(Requests):
                     self.last = command.id
                     start = p
                     continue
-                if framer.event == EMPTY:
+                if framer.event == EMPTY and not framer.odd:
                     start = p
                     continue
                 if framer.event == FRAME and command != NULL and command.kind == TRACEPARENT and not framer.is_inline:
@@ -162,6 +171,7 @@ cdef class Session(Requests):
                 self.skip_next = False
                 start = p
             elif framer.event == BROKEN and framer.cut:
+                self._forward(unsent, start - unsent)
                 return self._refuse_large()
             elif framer.event == BROKEN:       # the engine will say what is wrong and close
                 route.expect(REFUSAL, 0, 0, 0, 0, False, now)
@@ -177,8 +187,7 @@ cdef class Session(Requests):
                 unsent = start
         if lane is not None:
             if start < end:
-                self.held = bytearray(start[:end - start])
-                self.held_parsed = end - start
+                self._keep(held, start, end, end - start)
             self.recorder.end_batch()
             return 0
         if self.broken:
@@ -186,18 +195,16 @@ cdef class Session(Requests):
         elif self.client.paused & HOLD:        # the rest waits
             self._forward(unsent, start - unsent)
             if start < end:
-                self.held = bytearray(start[:end - start])
-                self.held_parsed = 0
+                self._keep(held, start, end, 0)
         elif start < end and framer.undecided():
             self._forward(unsent, start - unsent)
-            if end - start > HELD_MAX and framer.inspected():
+            if end - start > self.relay.request_limit and framer.inspected():
                 return self._refuse_large()
-            if end - start > HELD_MAX:
+            if end - start > self.relay.request_limit:
                 route.upstream.send(start, end - start)
                 self.begun_at_home = True
             else:
-                self.held = bytearray(start[:end - start])
-                self.held_parsed = end - start
+                self._keep(held, start, end, end - start)
         else:
             self._forward(unsent, end - unsent)
             self.begun_at_home = start < end
@@ -208,6 +215,22 @@ cdef class Session(Requests):
                 self.client.pause(BACKLOG)
         if route.upstream.length:
             self.client.pause(BACKLOG)
+        return 0
+
+    cdef int _keep(self, bytearray held, const char* start, const char* end, Py_ssize_t parsed) except -1:
+        """Keep [start, end) for what follows: in `held`, where they are all of it, or in a copy."""
+        if held is not None and start == PyByteArray_AS_STRING(held) and end - start == PyByteArray_GET_SIZE(held):
+            self.held = held
+        else:
+            self.held = bytearray(start[:end - start])
+        self.held_parsed = parsed
+        return 0
+
+    cdef int _account(self) except -1:
+        """Tell the worker how many bytes are kept here: requests that are not complete, or wait, and replies that the client does not read."""
+        cdef size_t kept = self.client.length + (PyByteArray_GET_SIZE(self.held) if self.held is not None else 0)
+        self.relay.kept_changed(<Py_ssize_t>kept - <Py_ssize_t>self.kept_bytes)
+        self.kept_bytes = kept
         return 0
 
     cdef int _hold(self, const char* p, Py_ssize_t n) except -1:
@@ -227,10 +250,27 @@ cdef class Session(Requests):
         return 0
 
     cdef int _refuse_large(self) except -1:
-        self.relay.kept_length = 0
-        self.client.send(_TOO_LARGE, len(_TOO_LARGE))
-        self.close()
-        return 0
+        """The request that has begun may not pass, nor anything behind it. First the engine answers those before it."""
+        self.relay.strike(limits.REQUEST, self.peer)
+        self.refused = True
+        self.recorder.end_batch()
+        self.client.pause(HOLD)
+        self.route.answer_locals()
+        return self._say_too_large() if self.route.pending.length == 0 else 0
+
+    cdef int _say_too_large(self) except -1:
+        """And listen until the client has read it: closed with bytes unread, the connection would be reset, and the error lost."""
+        if not self.replies_off and not self.skip_next:
+            self.client.send(_TOO_LARGE, len(_TOO_LARGE))
+        self.finished = True
+        self._let_go("client_gone")
+        self.relay.check_quiet()
+        if self.client.length == 0:
+            self.client.end()
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer = self.relay.loop.call_later(_LINGER_S, self.close)
+        return self.client.resume(HOLD)
 
     cdef int _release(self) except -1:
         """Go on with the requests that waited."""
@@ -244,6 +284,7 @@ cdef class Session(Requests):
         if held is not None and self.held_parsed == 0:
             self.held = None
             self._take(PyByteArray_AS_STRING(held), PyByteArray_GET_SIZE(held), now_ns())
+            self._account()
         if self.client_left and not self.closed:
             self.client.pause(HOLD)
             self._depart()
@@ -254,6 +295,8 @@ cdef class Session(Requests):
     cdef int deliver(self, const char* data, Py_ssize_t n) except -1:
         if n > 0:
             self.client.send(data, n)
+            if self.client.length or self.kept_bytes:
+                self._account()
         return 0
 
     cdef int answered(self) except -1:
@@ -263,8 +306,10 @@ cdef class Session(Requests):
             self.decided = False
             if self.awaits_home:
                 self._came_home()
-            elif self.task is None and not self.crossing and self.client.paused & HOLD:
+            elif self.task is None and not self.crossing and not self.refused and self.client.paused & HOLD:
                 self._release()
+        if self.refused and not self.finished and self.route.pending.length == 0:
+            return self._say_too_large()
         if self.client_left or self.client.failed:
             self._depart()
         return 0
@@ -272,7 +317,8 @@ cdef class Session(Requests):
     cdef int rode(self) except -1:
         if self.closed:
             return 0
-        if self.client.length > _UNREAD_RIDING_MAX:
+        if self.client.length > self.relay.unread_limit > 0:
+            self.relay.strike(limits.UNREAD, self.peer)
             self.close()                       # the lane cannot wait for it
             return 0
         if self.crossing and self.rider.pending.length == 0:
@@ -317,7 +363,11 @@ cdef class Session(Requests):
         self.client.resume(STOPPED)
 
     def _drained(self):
-        if self.finished:
+        if self.kept_bytes:
+            self._account()
+        if self.finished and self.refused and not self.client.failed:
+            self.client.end()
+        elif self.finished:
             self.close()
         else:
             if self.route is not None:
@@ -405,8 +455,10 @@ cdef class Session(Requests):
         """Close the session when `timeout_s` (0: never) have passed without a byte, or its departed client's commands were abandoned."""
         cdef long long idle = now - self.active_ns
         cdef bint spared = (self.route is not None and self.route.spared()) or (self.rider is not None and self.rider.pending.length)
-        if (timeout_s and idle > timeout_s * 1e9 and not spared) or \
-                (self.client_left and idle > _ABANDONED_NS):
+        if timeout_s and idle > timeout_s * 1e9 and not spared:
+            self.relay.strike(limits.IDLE, self.peer)
+            self.close()
+        elif self.client_left and idle > _ABANDONED_NS:
             self.close()
 
     def close(self):
@@ -423,11 +475,17 @@ cdef class Session(Requests):
         self.client.close()
         self._let_go("client_gone" if self.client_left else "connection_lost")
         self.held = None
+        self._account()
         self.relay.sessions.discard(self)
         self.relay.upstreams_changed()
         self.relay.check_quiet()
         if self.relay.on_closed is not None:
             self.relay.on_closed(self)
+
+    @property
+    def kept(self):
+        """Bytes of its requests and replies that are kept here."""
+        return self.kept_bytes
 
     @property
     def age_s(self):

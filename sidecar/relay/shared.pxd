@@ -27,6 +27,7 @@ cdef class Relay:
     cdef public object on_closed         # (session) -> None
     cdef public object on_quiet          # () -> None, when nothing but blocked calls is in flight; None: nobody waits
     cdef public object on_unknown        # () -> None, when an unknown command succeeded
+    cdef public object on_limit          # (limit, the client's address) -> None, when a limit was reached
     cdef public str engine_socket
     cdef public double engine_timeout    # seconds
     cdef readonly set sessions
@@ -38,6 +39,13 @@ cdef class Relay:
     cdef readonly long long homes        # connections of single sessions
     cdef readonly long long lane_count
     cdef public object on_upstreams      # () -> None, when `unmatched` has changed
+    cdef public long long request_limit  # bytes of the largest request that is seen whole
+    cdef public size_t unread_limit      # bytes of replies by lane that a client does not read; 0: no limit
+    cdef public long long kept_limit     # bytes that all sessions together keep; 0: no limit
+    cdef public long long flight_limit   # commands in flight of one session that are measured
+    cdef public long long flights_limit  # the same, of all sessions
+    cdef readonly long long kept_by_all  # bytes of requests and replies that the sessions keep
+    cdef bint crowded                    # somebody is about to be cut off for it
     cdef readonly long long in_flight
     cdef long long blocking
     cdef char* buffer                    # for every read; what it holds is used up before the next
@@ -48,4 +56,6 @@ cdef class Relay:
 
     cdef int check_quiet(self) except -1
     cdef int upstreams_changed(self) except -1
+    cdef int strike(self, str limit, str peer) except -1
+    cdef int kept_changed(self, Py_ssize_t more) except -1
     cdef int keep(self, const char* p, size_t n) except -1

@@ -17,6 +17,13 @@ class Relay:
     on_closed: Callable[[Session], None] | None
     on_quiet: Callable[[], None] | None
     on_unknown: Callable[[], None] | None
+    on_limit: Callable[[str, str], None] | None
+    request_limit: int
+    unread_limit: int
+    kept_limit: int
+    flight_limit: int
+    flights_limit: int
+    kept_by_all: int
     engine_socket: str
     engine_timeout: float
     sessions: set[Session]
@@ -41,6 +48,7 @@ class Relay:
         engine_socket: str,
         engine_timeout: float = 5.0,
     ) -> None: ...
+    def reached(self, limit: str, peer: str) -> None: ...
     def suspend_lanes(self) -> asyncio.Future[None]: ...
     def close_lanes(self) -> None: ...
     def resume_lanes(self) -> None: ...

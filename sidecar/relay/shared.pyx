@@ -5,6 +5,8 @@ It serves no client itself.
 
 import asyncio
 
+from sidecar.relay import limits
+
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 
@@ -32,6 +34,8 @@ cdef class Relay:
         self.sessions = set()
         self.lanes = True
         self.lanes_most = 32
+        self.request_limit = 1 << 20
+        self.flight_limit = self.flights_limit = 2_000_000
         from sidecar.relay.lanes import Lanes    # late: it imports this module
         self.lane_pool = Lanes(self)
 
@@ -53,6 +57,37 @@ cdef class Relay:
         memcpy(self.kept + self.kept_length, p, n)
         self.kept_length += n
         return 0
+
+    # ---- limits ----------------------------------------------------------------------------------------------------------------
+
+    cdef int strike(self, str limit, str peer) except -1:
+        """A limit was reached, by the client with this address."""
+        self.ledger.count("limits.reached", limit)
+        if self.on_limit is not None:
+            self.on_limit(limit, peer)
+        return 0
+
+    def reached(self, str limit, str peer):
+        """The same, for Python."""
+        self.strike(limit, peer)
+
+    cdef int kept_changed(self, Py_ssize_t more) except -1:
+        """The sessions keep so many bytes more."""
+        self.kept_by_all += more
+        if self.kept_by_all > self.kept_limit > 0 and not self.crowded:
+            self.crowded = True
+            self.loop.call_soon(self._make_room)     # who keeps most may be in the middle of something now
+        return 0
+
+    def _make_room(self):
+        """Cut off whoever keeps most, as often as needed."""
+        self.crowded = False
+        while self.kept_by_all > self.kept_limit and self.sessions:
+            most = max(self.sessions, key=lambda session: session.kept)
+            self.strike(limits.KEPT, most.peer)
+            most.close()
+
+    # ---- requests --------------------------------------------------------------------------------------------------------------
 
     def stop_requests(self):
         """Take no more requests; what is in flight goes on, and so do replicas."""

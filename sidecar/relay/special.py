@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import libvalkey
 
+from sidecar.engine.limits import OF_MEMORY
 from sidecar.info_view import our_config, our_info
 from sidecar.link import Body, Link
 from sidecar.relay.clients import Clients, as_text, host_of, text_of
 from sidecar.relay.commands import OTHER
-from sidecar.relay.lane_rules import OF_IDENTITY, LaneRules
+from sidecar.relay.lane_rules import OF_IDENTITY, LaneRules, without_lanes
 from sidecar.relay.plan import SILENT_PLAN, Plan, encode, word
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ _UNKNOWN = b"\x01"
 _IMMUTABLE = b"dAEMONIZE"
 """A setting that the engine refuses to set, in a spelling that only we use."""
 
-TOLD = frozenset({b"requirepass", b"loglevel"})
+TOLD = frozenset({b"requirepass", b"loglevel", *(name.encode() for name in OF_MEMORY)})
 """Settings of the engine's of which the supervisor hears when a client changes them."""
 
 _ANNOUNCED_PORT = frozenset({b"replica-announce-port", b"slave-announce-port"})
@@ -237,9 +238,19 @@ class Special:
         answer = self._config_set_plan(session, args, names)
         if self.settings["lanes"] and OF_IDENTITY.intersection(names):
             answer = self._at_home(answer)
-        if not told:
-            return answer
-        return self._telling_later(answer, told) if inspect.isawaitable(answer) else self._telling(answer, told)
+        if told:
+            answer = self._telling_later(answer, told) if inspect.isawaitable(answer) else self._telling(answer, told)
+        if self.settings["lanes"] and not OF_MEMORY.isdisjoint(told):
+            answer = self._without_lanes(answer)
+        return answer
+
+    async def _without_lanes(self, answer: Answer) -> Plan | None:
+        """Nothing may be on a lane when the engine learns to close connections for the memory that they take.
+
+        Lanes are used again some seconds later, where they may be.
+        """
+        await without_lanes(self._link)
+        return await answer if inspect.isawaitable(answer) else answer
 
     async def _at_home(self, answer: Answer) -> Plan | None:
         await self._lane_rules.bring_home()

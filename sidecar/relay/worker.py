@@ -20,7 +20,9 @@ import uvloop
 
 from sidecar.counts import ClientCount
 from sidecar.link import Body, Link
+from sidecar.relay import limits
 from sidecar.relay.commands import CommandTable
+from sidecar.relay.complaints import Complaints
 from sidecar.relay.lane_rules import HELD_FOR_LANES
 from sidecar.relay.listener import Listener
 from sidecar.relay.shared import Relay
@@ -128,6 +130,14 @@ class Worker:
         self._relay.auth_required = self._settings["auth_required"]
         self._relay.lanes = self._settings["lanes"]
         self._relay.lanes_most = self._settings["lanes_most"]
+        self._relay.request_limit = self._settings[limits.REQUEST]
+        self._relay.unread_limit = self._settings[limits.UNREAD]
+        self._relay.flight_limit = self._settings[limits.FLIGHT]
+        # Those of all workers: each has its share.
+        self._relay.kept_limit = self._settings[limits.KEPT] // self._settings["workers"]
+        self._relay.flights_limit = self._settings[limits.FLIGHTS] // self._settings["workers"]
+        complaints = Complaints(self._link, self._loop)
+        self._relay.on_limit = lambda limit, peer: limits.say(complaints, limit, self._settings[limit], peer)
         if body["lanes_suspended"]:
             self._relay.suspend_lanes()
         self._trace_context = body["trace_context"]
@@ -140,7 +150,7 @@ class Worker:
         self._relay.special = self._special
         self._relay.on_unknown = self._unknown
         self._relay.on_upstreams = self._count_upstreams
-        self._listener = Listener(self._relay, self._link, self._settings, count)
+        self._listener = Listener(self._relay, self._link, self._settings, count, complaints)
         self._relay.on_closed = self._listener.closed
         self._on_tls(body, [])
         self._listener.replace(_sockets(body["listeners"], fds[2:]))

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tests.conftest import free_port
 
@@ -78,6 +79,19 @@ def fetch(folder: Path) -> Sources:
     options = ("--no-binary", ",".join(CLIENTS), "--no-build-isolation", "--dest", sources.archives)
     _pip("download", "--requirement", clients, *options, packages=sources.packages)
     return sources
+
+
+class AnySuite(Protocol):
+    """A client's test suite, set up for one server."""
+
+    def start(self, tests: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """Begin a run of the tests with these ids, as an earlier run's outcomes have them; without ids, of all."""
+
+    def finish(self, process: subprocess.Popen[bytes]) -> Outcomes:
+        """Wait for the end of a run."""
+
+    def run(self, tests: Sequence[str]) -> Outcomes:
+        """These tests, and nothing beside them."""
 
 
 class Suite:
@@ -146,7 +160,7 @@ class Suite:
         return {test.replace(f":{self._port}", ":PORT"): Outcome(*entry) for test, entry in found.items()}
 
 
-def run_both(first: Suite, second: Suite) -> tuple[Outcomes, Outcomes]:
+def run_both(first: AnySuite, second: AnySuite) -> tuple[Outcomes, Outcomes]:
     """All tests of both at the same time: most of the time they wait."""
     processes = [first.start(), second.start()]
     try:

@@ -32,6 +32,31 @@ def test_the_sbom_and_the_labels(docker: Docker, image: str) -> None:
     assert "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION" in licences
 
 
+_PACKAGES = """
+from importlib.metadata import distributions
+for found in distributions():
+    print(found.metadata["Name"], found.version)
+"""
+
+
+def test_the_sbom_names_everything_that_is_installed(docker: Docker, image: str) -> None:
+    """Read in other ways than the SBOM was made: what Python can import, and dpkg's own list."""
+    label = docker.inspect(image)["Config"]["Labels"]["valkey-sidecar.sbom"]
+    sbom = json.loads(docker.run("run", "--rm", image, "cat", label))
+    parts = [sbom["metadata"]["component"], *sbom["components"]]
+    named = {(kind, part["name"], part["version"]) for part in parts if (kind := part["purl"].partition("/")[0])}
+    python = docker.run("run", "--rm", image, "/opt/valkey-sidecar/bin/python3", "-c", _PACKAGES)
+    debian = docker.run("run", "--rm", image, "dpkg-query", "--show", "--showformat=${Package} ${Version}\n")
+    installed = {
+        (kind, *line.split(" "))
+        for kind, lines in (("pkg:pypi", python), ("pkg:deb", debian))
+        for line in lines.splitlines()
+    }
+    assert len(installed) > 80
+    assert installed == {entry for entry in named if entry[0] != "pkg:generic"}
+    assert {name for kind, name, _ in named if kind == "pkg:generic"} == {"python", "valkey"}
+
+
 def test_the_images_own_description(docker: Docker, image: str, bases: dict[str, str]) -> None:
     found = docker.inspect(image)
     config = found["Config"]

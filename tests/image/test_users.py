@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.error
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,17 @@ def test_a_password_of_a_mounted_secret(start: StartContainer) -> None:
     with pytest.raises(valkey.AuthenticationError):
         container.client(password=None).ping()
     assert _SECRET not in container.logs()
+
+
+def test_a_token_of_a_mounted_secret_guards_the_metrics_and_no_health_check(start: StartContainer) -> None:
+    secret = "/run/secrets/token"
+    files: dict[str, bytes | str] = {secret: f"{_SECRET}\n".encode()}
+    container = start("--env", f"SIDECAR_HTTP_TOKEN_FILE={secret}", "--health-interval", "1s", files=files)
+    assert container.wait_health("healthy") == "ready\n"
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        container.page("/metrics")
+    assert container.page("/livez") == "ok\n"
+    assert _SECRET not in container.logs() + " ".join(container.processes().values())
 
 
 def test_a_secret_that_is_not_there_is_told_in_one_line(docker: Docker, image: str) -> None:

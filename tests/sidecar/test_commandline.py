@@ -70,6 +70,7 @@ def test_the_conf_file_comes_first_and_a_dash_first_or_last(
         (["--requirepass 's3cret"], "--requirepass ***"),
         (["--masterauth", "s3cret", "--primaryauth", "s3cret"], "--masterauth *** --primaryauth ***"),
         (["--sidecar-engine-password", "s3cret"], "--sidecar-engine-password ***"),
+        (["--sidecar-http-token", "s3cret"], "--sidecar-http-token ***"),
         (["--tls-key-file-pass", "s3cret"], "--tls-key-file-pass ***"),
         (["--user", "bob", "on", ">s3cret", "<s3cret", "#s3cret", "~*"], "--user bob on *** *** *** ~*"),
         (["--user", "bob on >s3cret"], "--user ***"),

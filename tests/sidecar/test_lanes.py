@@ -75,7 +75,7 @@ class Scene:
     def __init__(self, info: str | Exception = NOTHING) -> None:
         self.engine = Engine(info)
         self.workers = Workers()
-        self.lanes = Lanes(cast("Any", self.engine), cast("Any", self.workers), Journal())
+        self.lanes = Lanes(cast("Any", self.engine), cast("Any", self.workers), Journal(), {})
 
     def answered(self, pause: int, *, done: bool = True, milliseconds: int | None = 60_000) -> None:
         self.lanes.notice("pause_answered", {"pause": pause, "done": done, "milliseconds": milliseconds})

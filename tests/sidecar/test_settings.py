@@ -82,6 +82,8 @@ def test_options_count_before_standard_input_before_the_file(tmp_path: Path) -> 
 
 
 def test_every_setting_is_read_from_each_source(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("abc\n")
     values = {
         "engine-binary": ("/bin/x", "/bin/x"),
         "engine-user": ("bob", "bob"),
@@ -90,10 +92,17 @@ def test_every_setting_is_read_from_each_source(tmp_path: Path) -> None:
         "workers": ("64", 64),
         "http-port": ("80", 80),
         "http-bind": ('"* -::*"', ("*", "-::*")),
+        "http-token": ("a.b-c==", SecretStr("a.b-c==")),
+        "http-token-file": (str(token), str(token)),
         "protected-mode": ("no", False),
         "log-format": ("Console", "console"),
         "lanes": ("off", False),
         "home-timeout": ("0.5", 0.5),
+        "client-query-buffer-limit": ("2mb", 2 << 20),
+        "client-output-buffer-limit": ("64mb", 64 << 20),
+        "maxmemory-clients": ("1gb", 1 << 30),
+        "client-in-flight-limit": ("1000", 1000),
+        "in-flight-limit": ("5000", 5000),
         "ledger": ("off", False),
         "slow-threshold": ("500us", 0.0005),
         "trace-context": ("off", False),
@@ -160,6 +169,15 @@ def test_every_setting_is_read_from_each_source(tmp_path: Path) -> None:
             'sidecar-http-bind: "" (from argument --sidecar-http-bind) must be 1 to 16 addresses',
         ),
         (["--sidecar-http-port", "0"], "must be a number between 1 and 65535"),
+        *(
+            (
+                ["--sidecar-client-query-buffer-limit", value],
+                f'"{value}" (from argument --sidecar-client-query-buffer-limit) must be a number of bytes between 64kb',
+            )
+            for value in ("0", "63kb", "2gb", "1mib", "-1", "1.5mb", "much", "10%")
+        ),
+        (["--sidecar-maxmemory-clients", "1"], "must be 0 for no limit, or a number of bytes between 1mb and 1024gb"),
+        (["--sidecar-in-flight-limit", "0"], "must be a number between 1000 and 2000000000"),
         (["--sidecar-log-format", "xml"], "must be one of auto, json, console"),
         (["--sidecar-engine-password", "s3cret", "x"], "sidecar-engine-password: 2 values (from argument "),
         (
@@ -213,6 +231,35 @@ def test_a_mistake_in_the_environment_the_file_or_standard_input_says_so(tmp_pat
     assert refused(str(conf)) == f"sidecar-workers: write a space instead of = (from {conf}, line 1)"
 
 
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        ("0", 0),
+        ("0mb", 0),
+        ("1mb", 1 << 20),
+        ("1M", None),
+        ("2M", 2_000_000),
+        ("1048577", (1 << 20) + 1),
+        ("1GB", 1 << 30),
+    ],
+)
+def test_a_number_of_bytes_is_written_as_in_valkey(value: str, number: int | None) -> None:
+    argv = ("--sidecar-maxmemory-clients", value)
+    if number is None:  # a little less than 1mb
+        assert "between 1mb and" in refused(*argv)
+    else:
+        assert load(*argv).sidecar.maxmemory_clients == number
+
+
+def test_the_engines_limits_on_its_clients_are_known_from_the_start(tmp_path: Path) -> None:
+    conf = tmp_path / "valkey.conf"
+    conf.write_text("client-output-buffer-limit normal 1mb 0 0\nclient-output-buffer-limit pubsub 1mb 0 0\n")
+    name, other = "client-output-buffer-limit", "maxmemory-clients"
+    assert load().memory_limits == {name: False, other: False}
+    assert load(str(conf)).memory_limits == {name: True, other: False}
+    assert load(str(conf), f"--{name}", "normal 0 0 0", f"--{other}", "5%").memory_limits == {name: False, other: True}
+
+
 @pytest.mark.parametrize("option", ["--tls-cluster no", "--tls-auth-clients-user off", "--cluster-enabled no"])
 def test_saying_no_to_what_is_not_available_is_fine(option: str) -> None:
     assert len(load(option).directives) == 1
@@ -250,6 +297,33 @@ def test_an_unknown_variable_is_a_warning_and_an_empty_one_is_not_set() -> None:
     assert configuration.warnings == (
         "environment variable SIDECAR_WORKER is not a setting, did you mean SIDECAR_WORKERS?",
     )
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_token_may_come_from_a_file(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "token"
+    path.write_bytes(f"s3cret{end}".encode())
+    configuration = load("--sidecar-http-token-file", str(path))
+    assert configuration.sidecar.http_token == SecretStr("s3cret")
+    assert "s3cret" not in repr(configuration)
+
+
+def test_mistakes_with_a_token_are_told_without_it(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("s3cret of two words")
+    for told, argv in (
+        (
+            "sidecar-http-token: the value (from argument --sidecar-http-token) must be a token of letters, digits and",
+            ["--sidecar-http-token", "s3cret\r\nX: y"],
+        ),
+        ("the value (from argument --sidecar-http-token-file) must be a", ["--sidecar-http-token-file", str(path)]),
+        ("both set", ["--sidecar-http-token", "s3cret", "--sidecar-http-token-file", str(path)]),
+        ("sidecar-http-token-file: it cannot be read: No such", ["--sidecar-http-token-file", "s3cret"]),
+        ("it is empty", ["--sidecar-http-token-file", "/dev/null"]),
+    ):
+        message = refused(*argv)
+        assert told in message
+        assert "s3cret" not in message
 
 
 def test_no_password_is_in_a_repr() -> None:

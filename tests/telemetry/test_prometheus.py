@@ -35,6 +35,7 @@ class FakeFacts:
     valkey_version: str = "9.1.2"
     worker_restarts: int = 0
     engine_restarts: int = 0
+    engine_limits: Mapping[str, int] = field(default_factory=dict)
     pids: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def processes(self) -> Mapping[str, Sequence[int]]:

@@ -23,6 +23,12 @@ from telemetry.redaction import redact, redact_reply
         ("ERR two\nlines 'secret\nmore' end", "ERR two\nlines '?' end"),
         ("ERR two 'quotes' in 'secret' words", "ERR two '?' words"),
         ("ERR empty ''", "ERR empty '?'"),
+        ("ERR Unrecognized REPLCONF option: secret", "ERR Unrecognized REPLCONF option: ?"),
+        ("ERR Unsupported rdb-filter-only option: secret\nmore", "ERR Unsupported rdb-filter-only option: ?"),
+        ("ERR Unknown argument secret more", "ERR Unknown argument ?"),
+        ("ERR Unknown node secret", "ERR Unknown node ?"),
+        ("ERR I don't know about node secret", "ERR I don't know about node ?"),
+        ("ERR member secret does not exist", "ERR member ?"),
         ("", ""),
     ],
 )
@@ -50,6 +56,7 @@ def test_an_argument_that_was_cut_off_never_shows(quote: str, before: str, after
     [
         ("EVAL", "ERR secret of the script", "ERR (a script's own words are not shown)"),
         ("FCALL", "secret", "ERR (a script's own words are not shown)"),
+        ("FUNCTION LOAD", "ERR Library secret already exists", "ERR (a script's own words are not shown)"),
         ("EVALSHA", "SECRET words", "SECRET (a script's own words are not shown)"),
         ("EVALSHA", "NOSCRIPT No matching script.", "NOSCRIPT No matching script."),
         ("GET", "ERR value is not an integer or out of range", "ERR value is not an integer or out of range"),

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.registry import CollectorRegistry
 
 from sidecar.control.http import create_app, serve
+from sidecar.secret import SecretStr
 from telemetry import prometheus
 from telemetry.figures import Figures
 from telemetry.otlp.stats import ExportStats
@@ -52,6 +53,7 @@ class FakeState:
 
 class FakeFacts:
     version, valkey_version, worker_restarts, engine_restarts = "1.2.3", "9.1.2", 0, 0
+    engine_limits: Mapping[str, int] = {}
 
     def processes(self) -> Mapping[str, Sequence[int]]:
         return {}
@@ -60,12 +62,12 @@ class FakeFacts:
 class Server:
     """The real server on a free port, with its event loop in a thread."""
 
-    def __init__(self, state: FakeState) -> None:
+    def __init__(self, state: FakeState, token: SecretStr | None = None) -> None:
         self.state = state
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.port = self.socket.getsockname()[1]
         self.loop = asyncio.new_event_loop()
-        self._task = self.loop.create_task(serve(create_app(state), [self.socket]))
+        self._task = self.loop.create_task(serve(create_app(state, token), [self.socket]))
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -192,6 +194,9 @@ def test_every_answer_forbids_guessing_and_storing_and_names_no_server(server: S
     headers = server.ask(method, path).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] == "no-store"
+    assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "no-referrer"
     assert "server" not in headers
 
 

@@ -16,7 +16,7 @@ from sidecar.relay.session import Session
 from sidecar.relay.shared import Relay
 from telemetry.ledger import Ledger
 from telemetry.spans import Tracer
-from tests.conftest import Start
+from tests.conftest import Start, receive
 from tests.sidecar.relay.test_transparency import lines
 
 
@@ -85,3 +85,15 @@ def test_a_fault_closes_its_session_and_no_other(tmp_path: Path, start_bare: Sta
             relay.poller.close()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", [b"XREAD", b"XREADGROUP"])
+def test_a_length_inside_an_argument_of_a_wrong_request_is_not_believed(name: bytes, start: Start) -> None:
+    server = start("--sidecar-workers", "1")
+    worker = server.worker
+    for length in (1 << 64) - (1 << 31), (1 << 63) - 1, (1 << 64) - 8, 10**400:
+        argument = b"\n$%d" % length
+        sock = server.connect()
+        sock.sendall(b"*2\rx$%d\rx%b\rx$%d\rx%b\r\n" % (len(name), name, len(argument), argument))
+        assert receive(sock) == b"-ERR Protocol error: invalid CRLF in request\r\n"
+    assert server.worker == worker

@@ -84,6 +84,7 @@ WRONG_LINE_ENDS = {
     "behind the name": b"*2\r\n$4\r\nECHOxy$1\r\nx\r\n",
     "behind a length": b"*2\r\n$4\r\nECHO\r\n$1\r$x\r\n",
     "behind the count": b"*2\r*$4\r\nECHO\r\n$1\r\nx\r\n",
+    "behind a count of none": b"*0\r$",
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 from sidecar.counts import ClientCount, ConnectionCounts
 from sidecar.relay import listener as listener_module
 from sidecar.relay.commands import CommandTable
+from sidecar.relay.complaints import Complaints
 from sidecar.relay.listener import PROTECTED_ERROR, Listener
 from sidecar.relay.shared import Relay
 from telemetry.ledger import Ledger
@@ -60,7 +61,9 @@ def test_a_listener_that_could_not_accept_tries_again_but_not_while_it_is_told_t
         table = CommandTable()
         relay = Relay(asyncio.get_running_loop(), table, Ledger(table.names), Tracer(table.names), "")
         counts = ConnectionCounts()
-        listener = Listener(relay, Silence(), {}, ClientCount(os.dup(counts.fd), 0))  # type: ignore[arg-type]
+        silence: Any = Silence()
+        complaints = Complaints(silence, relay.loop)
+        listener = Listener(relay, silence, {}, ClientCount(os.dup(counts.fd), 0), complaints)
         crowded = Crowded()
         listener.replace([(crowded, "tcp", "here")])  # type: ignore[list-item]
         listener.resume()

@@ -50,7 +50,7 @@ def test_clients_have_no_delay_and_the_keepalive_that_was_asked_for(keepalive: i
         relay = Relay(loop, table, Ledger(table.names), Tracer(table.names), "no engine")
         settings = {"tcp_keepalive": keepalive, "maxclients": 10, "protected_mode": False}
         count = ClientCount(os.dup(ConnectionCounts().fd), 0)
-        listener = Listener(relay, None, settings, count)  # type: ignore[arg-type]
+        listener = Listener(relay, None, settings, count, None)  # type: ignore[arg-type]
         door = Door()
         listener.replace([(door, "tcp", "here")])  # type: ignore[list-item]
         listener.resume()

@@ -269,7 +269,7 @@ def test_children_of_roots_have_a_budget_of_their_own(talk: Talk) -> None:
 
 
 def test_without_an_exporter_only_slow_commands_are_told(talk: Talk) -> None:
-    conversation = talk("GET a", "GET a b", "DEBUG SLEEP 0.03", exported=False, slow_threshold=0.02)
+    conversation = talk("GET a", "GET a b", "DEBUG SLEEP 0.6", exported=False, slow_threshold=0.5)
     assert [s.name for s in conversation.spans] == ["DEBUG"]
     assert conversation.drops == {}
 
