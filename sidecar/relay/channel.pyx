@@ -128,9 +128,14 @@ cdef class Poller:
             owner.close()
         return 0
 
-    def start_task(self, owner, coroutine):
-        """Run what a callback of `owner` leaves for later; it ends as the callback would when it fails."""
+    def start_task(self, owner, coroutine, awaits=None):
+        """Run what a callback of `owner` leaves for later; it ends as the callback would when it fails.
+
+        awaits: a coroutine that it was given to await; it ends with it, also when that was cancelled before it had begun.
+        """
         def ended(task):
+            if hasattr(awaits, "close"):
+                awaits.close()
             if not task.cancelled() and task.exception() is not None:
                 self.fault(owner, task.exception())
         task = self.loop.create_task(coroutine)

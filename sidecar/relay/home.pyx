@@ -139,7 +139,7 @@ cdef class HomeRoute(Flight):
                 self._frame(now)
                 self.upstream.pause(HOLD)
                 self.stash = bytearray(p[:end - p])
-                self.task = self.relay.poller.start_task(self.owner, self._answer_later(answer, whole))
+                self.task = self.relay.poller.start_task(self.owner, self._answer_later(answer, whole), answer)
                 return 0
             self._deliver(answer, len(answer))
             self._frame(now)

@@ -192,7 +192,7 @@ cdef class Requests(Routed):
         answer = self.relay.special(self, name, args, request)
         if inspect.isawaitable(answer):
             self.client.pause(HOLD)
-            self.task = self.relay.poller.start_task(self, self._apply_later(answer, request, command, now))
+            self.task = self.relay.poller.start_task(self, self._apply_later(answer, request, command, now), answer)
             return 0
         return self._apply(answer, request, command, now)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -97,3 +98,21 @@ def test_a_length_inside_an_argument_of_a_wrong_request_is_not_believed(name: by
         sock.sendall(b"*2\rx$%d\rx%b\rx$%d\rx%b\r\n" % (len(name), name, len(argument), argument))
         assert receive(sock) == b"-ERR Protocol error: invalid CRLF in request\r\n"
     assert server.worker == worker
+
+
+def test_what_a_task_was_to_await_ends_with_it_though_it_never_began(tmp_path: Path) -> None:
+    async def outer(awaited: Awaitable[bytes]) -> None:
+        await awaited
+
+    async def main() -> None:
+        table = CommandTable()
+        relay = Relay(asyncio.get_running_loop(), table, Ledger(table.names), Tracer(table.names), str(tmp_path / "no"))
+        inner = slow_reply(b"")
+        task = relay.poller.start_task(None, outer(inner), inner)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert inspect.getcoroutinestate(inner) == inspect.CORO_CLOSED
+        relay.poller.close()
+
+    asyncio.run(main())
