@@ -144,6 +144,8 @@ _LONG: Final = (
     b"*1\r\n$" + b"1" * 10_000_000,
     b"*100000\r\n" + b"$1\r\nx\r\n" * 90_000,
 )
+_LONG_MIN: Final = 500_000
+"""Bytes of a stream that is not cut off: what is left of a long line could be one whose refusal is a matter of chance."""
 _LONG_SHARE: Final = 1 / 300
 _CHANGES: Final = (b"\r", b"\n", b"\r\n", b"*", b"$", b"-", b"0", b"9", b"\x00", b" ", b"'", b'"')
 
@@ -251,7 +253,7 @@ def any_stream(rng: random.Random, mine: bytes, most: int = 400) -> Stream:
         requests.insert(near_end, rng.choice(_HTTP))
         attack = True
     data = b"".join(requests)
-    if rng.random() < 0.1:
+    if len(data) < _LONG_MIN and rng.random() < 0.1:
         data = data[: rng.randrange(len(data) + 1)]
     return Stream(data, count, quiet=re.search(rb"(?i)reply\W+(\$\d+\W+)?(off|skip)", data) is not None, attack=attack)
 

@@ -125,7 +125,10 @@ def main(arguments: list[str]) -> int:
     _enter_namespace(arguments)
     print(f"seed {options.seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    if run(options, folder):
+    held = run(options, folder)
+    if _INSIDE in os.environ:
+        subprocess.run(["umount", str(folder / "data")], check=False)
+    if held:
         shutil.rmtree(folder, ignore_errors=True)
         return 0
     print(f"seed {options.seed}; the logs are in {folder}")
