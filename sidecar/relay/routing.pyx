@@ -195,8 +195,12 @@ cdef class Routed(Owner):
 
         An awaitable of its reply; None without such a lane.
         """
-        cdef Lane lane = self.rider.wrote if self.rider is not None else None
-        return None if lane is None or lane.closed else lane.wait(request)
+        return self.rider.wrote.wait(request) if self.has_lane_to_ask else None
+
+    @property
+    def has_lane_to_ask(self):
+        """Whether there is one for `wait_on_lane`."""
+        return self.rider is not None and self.rider.wrote is not None and not self.rider.wrote.closed
 
     @property
     def connected(self):

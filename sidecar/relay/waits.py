@@ -36,16 +36,14 @@ class Waits:
             session.pin()
             return Plan(transform=_in_transaction(session, args))
         timeout = _Timeout(int(args[-1]))
-        on_lane = session.wait_on_lane(_request(args, timeout.left_ms(_SLICE_MS)))
         session.pin()
-        return Plan(blocks=True) if on_lane is None else self._both(session, on_lane, args, wanted, timeout)
+        return self._both(session, args, wanted, timeout) if session.has_lane_to_ask else Plan(blocks=True)
 
-    async def _both(
-        self, session: Session, on_lane: Awaitable[bytes], args: list[bytes], wanted: list[int], timeout: _Timeout
-    ) -> Plan:
-        first = await _answer_of(on_lane)
-        while _falls_short(first, wanted) and not timeout.is_over:
+    async def _both(self, session: Session, args: list[bytes], wanted: list[int], timeout: _Timeout) -> Plan:
+        while True:
             first = await _answer_of(session.wait_on_lane(_request(args, timeout.left_ms(_SLICE_MS))))
+            if not _falls_short(first, wanted) or timeout.is_over:
+                break
         is_met = first[:1] != b"-" and not _falls_short(first, wanted)
         return Plan(_request(args, timeout.left_ms() if is_met else _AT_ONCE_MS), _lesser(first), blocks=True)
 

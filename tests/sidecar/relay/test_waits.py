@@ -24,6 +24,10 @@ class Session:
         self._on_lane = list(on_lane)
         self._takes_s = takes_s
 
+    @property
+    def has_lane_to_ask(self) -> bool:
+        return bool(self._on_lane)
+
     def wait_on_lane(self, request: bytes) -> Awaitable[bytes] | None:
         if not self._on_lane:
             return None
@@ -61,6 +65,15 @@ def answer(plan: Plan, reply: bytes) -> bytes:
         return await found if inspect.isawaitable(found) else found
 
     return asyncio.run(main())
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_lane_is_asked_only_when_the_answer_is_awaited() -> None:
+    session = Session(b":1\r\n")
+    plan = Waits().decide(cast("Any", session), [b"WAIT", b"1", b"0"])
+    assert not isinstance(plan, Plan)
+    cast("Any", plan).close()  # as when the client leaves at that moment
+    assert session.asked == []
 
 
 def test_without_a_write_by_lane_it_passes_as_it_came() -> None:
