@@ -137,6 +137,7 @@ def test_otlp_and_prometheus_show_the_same_figures() -> None:
 def test_every_instrument_has_the_units_and_kinds_of_the_table() -> None:
     server = Server(busy_totals())
     server.facts.pids = {"supervisor": [os.getpid()]}
+    server.facts.engine_limits = {"maxmemory-clients": 2}
     server.stats.drop("queue_full", 2)
     server.stats.fail("metrics", "timeout")
     server.stats.set_queue("traces", 9)
