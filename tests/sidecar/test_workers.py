@@ -33,13 +33,31 @@ class Recorder:
         self.gone.append(worker)
 
 
-def test_a_worker_that_cannot_be_started_is_tried_again_with_growing_delay(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    program = tmp_path / "worker"
+def failing_program(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
+    """What every worker runs: it ends at once."""
+    program = folder / "worker"
     program.write_text("#!/bin/sh\nexit 1\n")
     program.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(program))
+    return program
+
+
+async def one_worker(recorder: Recorder, journal: Journal, enough: asyncio.Event) -> tuple[Workers, Children]:
+    """The life of workers that fail, until there is enough of it."""
+    children = Children()
+    children.attach(asyncio.get_running_loop())
+    workers = Workers(1, children, journal, lambda _index: ({}, []), recorder, recorder, ConnectionCounts())
+    workers.spawn()
+    workers.attach()
+    await enough.wait()
+    await workers.stop()
+    return workers, children
+
+
+def test_a_worker_that_cannot_be_started_is_tried_again_with_growing_delay(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = failing_program(monkeypatch, tmp_path)
 
     async def main() -> None:
         recorder, journal = Recorder(), Journal()
@@ -53,13 +71,7 @@ def test_a_worker_that_cannot_be_started_is_tried_again_with_growing_delay(
                 enough.set()
 
         journal.attach(hear)
-        children = Children()
-        children.attach(asyncio.get_running_loop())
-        workers = Workers(1, children, journal, lambda _index: ({}, []), recorder, recorder, ConnectionCounts())
-        workers.spawn()
-        workers.attach()
-        await enough.wait()
-        await workers.stop()
+        await one_worker(recorder, journal, enough)
         assert [event for event, _ in heard] == ["worker.restarted", *["worker.not_started"] * 3]
         waits = [later[1] - earlier[1] for earlier, later in itertools.pairwise(heard)]
         assert all(waited >= least for waited, least in zip(waits, (0.1, 0.2, 0.4), strict=True))
@@ -71,10 +83,7 @@ def test_a_worker_that_cannot_be_started_is_tried_again_with_growing_delay(
 def test_a_worker_that_dies_before_it_is_ready_is_replaced_with_growing_delay(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    program = tmp_path / "worker"
-    program.write_text("#!/bin/sh\nexit 1\n")
-    program.chmod(0o755)
-    monkeypatch.setattr("sys.executable", str(program))
+    failing_program(monkeypatch, tmp_path)
 
     async def main() -> None:
         recorder, journal = Recorder(), Journal()
@@ -87,13 +96,7 @@ def test_a_worker_that_dies_before_it_is_ready_is_replaced_with_growing_delay(
                 enough.set()
 
         journal.attach(hear)
-        children = Children()
-        children.attach(asyncio.get_running_loop())
-        workers = Workers(1, children, journal, lambda _index: ({}, []), recorder, recorder, ConnectionCounts())
-        workers.spawn()
-        workers.attach()
-        await enough.wait()
-        await workers.stop()
+        workers, children = await one_worker(recorder, journal, enough)
         assert [wait.rpartition(" in ")[2] for wait in waits] == ["0.1 s.", "0.2 s.", "0.4 s.", "0.8 s."]
         assert recorder.gone == [1, 2, 3, 4]  # each incarnation has a number of its own
         assert not workers.ready
