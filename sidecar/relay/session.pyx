@@ -160,6 +160,8 @@ cdef class Session(Requests):
                     self._trace_context(arguments(start[:p - start]), now, None)
                 elif framer.is_inline or (command != NULL and command.kind == HELD):
                     self._forward(unsent, start - unsent)
+                    if framer.size > self.relay.request_limit:     # it came in one read
+                        return self._refuse_large()
                     unsent = p
                     self._request(start, p, now)
                 else:
