@@ -483,6 +483,12 @@ cdef class Session(Requests):
         self.relay.check_quiet()
         if self.relay.on_closed is not None:
             self.relay.on_closed(self)
+        self.relay.loop.call_soon(self._part)  # not now: who has called may still use them
+
+    def _part(self):
+        """The routes know their owner: a session that knew its routes for ever would wait for the garbage collector."""
+        self.route = None
+        self.rider = None
 
     @property
     def kept(self):
