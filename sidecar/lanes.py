@@ -60,10 +60,13 @@ class Lanes:
         """A setting of OF_MEMORY has changed."""
         limited = limits_memory(name, values)
         if limited is not None:
-            self.start_over({**self._limits, name: limited})
+            self._adopt({**self._limits, name: limited})
 
     def start_over(self, limits: Mapping[str, bool]) -> None:
-        """The engine has these limits now."""
+        """The engine is started anew with these limits, or by a CONFIG REWRITE with those that it had: it will say."""
+        self._adopt({name: limited or self._limits[name] for name, limited in limits.items()})
+
+    def _adopt(self, limits: Mapping[str, bool]) -> None:
         before = self.suspended
         self._limits = dict(limits)
         if self.suspended and not before:

@@ -218,7 +218,7 @@ class Supervisor:
             limits = configuration.memory_limits
             self._lanes = self._answers.lanes = Lanes(self._engine, self._workers, self._journal, limits)
         self._answers.tell_workers = lambda: self._workers.tell("update", self._settings())
-        self._answers.on_engine_setting = self._engine_setting
+        self._answers.on_engine_setting = self.engine_set
         self._front.certificates.on_change = self._certificates_changed
         self._workers.on_change = self._tell_ready
         self._engine_info = EngineInfo(self._engine, self._journal, self._view)
@@ -339,13 +339,25 @@ class Supervisor:
         if not self._status.stopping:
             self._workers.set_commands(table)
 
+    def engine_set(self, name: str, value: str) -> None:
+        """A setting of the engine's: as a client has changed it at run time, or as the engine says when it accepts."""
+        if name == "requirepass":
+            self._launch.run_time_password = value
+            self._workers.tell("update", self._settings())
+        elif name == "loglevel" and self._log_shown:
+            from telemetry import logs
+
+            logs.set_level(_threshold(value))
+        elif name in OF_MEMORY and self._lanes is not None:
+            self._lanes.limit(name, value.split())
+
     def engine_ready(self, ready: bool) -> None:
         """The engine began, or ceased, to answer."""
         self._tell_ready()
 
     async def engine_restarts(self) -> None:
         """What was only set at run time is forgotten, ours and the engine's."""
-        self._engine_setting("loglevel", self._configuration.loglevel)
+        self.engine_set("loglevel", self._configuration.loglevel)
         if self._lanes is not None:
             self._lanes.start_over(self._configuration.memory_limits)
         self._launch.run_time_password = None
@@ -360,18 +372,6 @@ class Supervisor:
         """It says whether it pauses clients."""
         if self._lanes is not None:
             self._lanes.saw_info(info)
-
-    def _engine_setting(self, name: str, value: str) -> None:
-        """A setting of the engine's has changed at run time."""
-        if name == "requirepass":
-            self._launch.run_time_password = value
-            self._workers.tell("update", self._settings())
-        elif name == "loglevel" and self._log_shown:
-            from telemetry import logs
-
-            logs.set_level(_threshold(value))
-        elif name in OF_MEMORY and self._lanes is not None:
-            self._lanes.limit(name, value.split())
 
     def _certificates_changed(self) -> None:
         self._answers.tell_certificates()

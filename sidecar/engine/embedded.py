@@ -17,7 +17,7 @@ from typing import Protocol
 from sidecar.engine import commandtable
 from sidecar.engine.connection import Connection, EngineError, UnreachableError
 from sidecar.engine.folder import PrivateFolder
-from sidecar.engine.limits import EngineLimits
+from sidecar.engine.limits import OF_MEMORY, EngineLimits
 from sidecar.engine.logparse import LogLine
 from sidecar.engine.output import Output, refuses_to_end, waits_for_replicas
 from sidecar.engine.restart import FILES, RestartPolicy, parse_info
@@ -31,6 +31,9 @@ _POLL_S = 1.0
 _LOOK_APART_S = 0.05
 
 _SECTIONS = ("server", "clients", "replication", "persistence", "stats")
+SETTINGS = ("loglevel", *sorted(OF_MEMORY))
+"""What we must know of the engine's settings. CONFIG REWRITE may have changed those that it starts with."""
+
 _NOT_ID_SINCE = 9
 
 # What the engine logs when somebody copies from it, or its role changes.
@@ -55,6 +58,9 @@ class Observer(Protocol):
 
     def engine_accepts(self, table: commandtable.Table) -> None:
         """The engine's socket accepts (it may still load), and these are its commands."""
+
+    def engine_set(self, name: str, value: str) -> None:
+        """A setting (one of SETTINGS) has this value; told whenever our connection is made, before it accepts."""
 
     def engine_ready(self, ready: bool) -> None:
         """It began, or ceased, to answer without LOADING."""
@@ -136,6 +142,7 @@ class Engine:
         self._output = Output(self.child, self._journal, self._saw)
         self._was_ready = False
         self.policy.new_life()
+        self.limits.new_life()
         self._journal.notice(
             "engine.started", f"Started the engine {self.plan.binary} with pid {self.child.pid}.", pid=self.child.pid
         )
@@ -276,6 +283,7 @@ class Engine:
                 await self._introduce(connection)
                 self.connection = connection
                 await self._learn_version(connection)
+                await self._learn_settings(connection)
                 await self._learn_commands(connection)
                 wait = _CONNECT_RETRY_S
                 await self._await_ready(connection, output)
@@ -318,6 +326,13 @@ class Engine:
             valkey = info.get("valkey_version", "")
             self.version = valkey or info.get("redis_version", "")
             self.spares_by_id = valkey.partition(".")[0].isdigit() and int(valkey.partition(".")[0]) >= _NOT_ID_SINCE
+
+    async def _learn_settings(self, connection: Connection) -> None:
+        assert self._observer is not None
+        with contextlib.suppress(EngineError):
+            pairs = await connection.call("CONFIG", "GET", *SETTINGS)
+            for name, value in zip(pairs[::2], pairs[1::2], strict=True):
+                self._observer.engine_set(name, value)
 
     async def _learn_commands(self, connection: Connection) -> None:
         try:

@@ -43,6 +43,10 @@ class EngineLimits:
         """Times, by the setting's name; none that was never reached."""
         self._last: dict[str, int] = {}
 
+    def new_life(self) -> None:
+        """The engine is started (again) and counts from 0."""
+        self._last.clear()
+
     def saw_info(self, info: Mapping[str, str]) -> None:
         """Add what was counted since the last look; a count that has gone down began anew."""
         for field, limit in _FIELDS.items():

@@ -24,6 +24,12 @@ cdef extern from "<sys/socket.h>" nogil:
     int SHUT_WR
     int MSG_DONTWAIT
 
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, ...)
+
+cdef extern from "<linux/sockios.h>" nogil:
+    unsigned long SIOCOUTQNSD
+
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:
         int fd
@@ -321,6 +327,11 @@ cdef class Channel:
         memcpy(self.backlog + self.start + self.length, p, n)
         self.length += n
         return 0
+
+    cdef bint sent(self) noexcept:
+        """Whether all has been sent. Closed earlier, with bytes unread, the connection is reset and the rest lost."""
+        cdef int unsent = 0
+        return self.length == 0 and (ioctl(self.fd, SIOCOUTQNSD, &unsent) < 0 or unsent == 0)  # no TCP: nothing is lost
 
     cdef void end(self) noexcept:
         """Nothing more will be sent: the other side reads an end. It may still send."""

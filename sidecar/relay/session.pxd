@@ -30,3 +30,5 @@ cdef class Session(Requests):
     cdef int _depart(self) except -1
     cdef int _let_go(self, str error_type) except -1
     cdef int _finish(self, str error_type) except -1
+    cdef bint _has_all(self) except -1
+    cdef int _linger(self, str error_type) except -1

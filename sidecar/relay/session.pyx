@@ -68,13 +68,13 @@ cdef class Session(Requests):
             if self.held is not None or self.kept_bytes:
                 self._account()
         elif n != -1:
-            if self.finished:
-                self.close()
-                return
             self.client_left = True
             self.client.pause(HOLD)
             if n == -2:
                 self.client.failed = True
+            if self.finished and self._has_all():
+                self.close()
+                return
             self._depart()
 
     cdef int _take(self, const char* data, Py_ssize_t n, long long now) except -1:
@@ -261,18 +261,9 @@ cdef class Session(Requests):
         return self._say_too_large() if self.route.pending.length == 0 else 0
 
     cdef int _say_too_large(self) except -1:
-        """And listen until the client has read it: closed with bytes unread, the connection would be reset, and the error lost."""
         if not self.replies_off and not self.skip_next:
             self.client.send(_TOO_LARGE, len(_TOO_LARGE))
-        self.finished = True
-        self._let_go("client_gone")
-        self.relay.check_quiet()
-        if self.client.length == 0:
-            self.client.end()
-        if self.timer is not None:
-            self.timer.cancel()
-        self.timer = self.relay.loop.call_later(_LINGER_S, self.close)
-        return self.client.resume(HOLD)
+        return self._finish("client_gone")
 
     cdef int _release(self) except -1:
         """Go on with the requests that waited."""
@@ -367,10 +358,10 @@ cdef class Session(Requests):
     def _drained(self):
         if self.kept_bytes:
             self._account()
-        if self.finished and self.refused and not self.client.failed:
-            self.client.end()
-        elif self.finished:
+        if self.finished and self._has_all():
             self.close()
+        elif self.finished:
+            self.client.end()
         else:
             if self.route is not None:
                 if self.route.upstream.paused & BACKLOG:
@@ -406,16 +397,31 @@ cdef class Session(Requests):
         """Nothing more will come from the engine: close when the client has what there is."""
         if self.closed or self.finished:
             return 0
-        if self.client.length == 0 or self.client.failed:
+        if self._has_all():
             self.close()
             return 0
+        return self._linger(error_type)
+
+    cdef bint _has_all(self) except -1:
+        """Whether nothing is lost on the way to the client when its connection is closed now."""
+        if self.client.failed:
+            return True
+        if self.client_left:                   # it sends nothing more that would be unread
+            return self.client.length == 0
+        return not self.refused and self.client.sent()
+
+    cdef int _linger(self, str error_type) except -1:
+        """Listen, until the client has all and leaves, so that no bytes are unread: the connection would be reset, and its last replies lost."""
         self.finished = True
         if self.timer is not None:
             self.timer.cancel()
-        self.client.pause(HOLD)
         self._let_go(error_type)
         self.relay.check_quiet()
+        if self.client.length == 0:
+            self.client.end()
         self.timer = self.relay.loop.call_later(_LINGER_S, self.close)
+        if not self.client_left:
+            self.client.resume(HOLD | BACKLOG)
         return 0
 
     cdef int _let_go(self, str error_type) except -1:

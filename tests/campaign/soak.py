@@ -8,6 +8,7 @@ a span to a receiver here, and the metrics are scraped.
 from __future__ import annotations
 
 import argparse
+import signal
 import statistics
 import sys
 import tempfile
@@ -141,4 +142,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # its servers end with it
     sys.exit(main(sys.argv[1:]))

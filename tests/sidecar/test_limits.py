@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
+import valkey
 
 from sidecar.engine.limits import EngineLimits, limits_memory
 from tests.conftest import Server, Start, receive, receive_exactly, wait_until
@@ -30,16 +32,26 @@ def ask(sock: socket.socket, request: bytes, answer: bytes) -> None:
     assert receive_exactly(sock, len(answer)) == answer
 
 
+def have_lane(server: Server, socks: Sequence[socket.socket]) -> bool:
+    """Whether there is one, when each of these clients has sent a command."""
+    for sock in socks:
+        ask(sock, lines("PING"), b"+PONG\r\n")
+    return lanes(server) == 1
+
+
+def never_have_lane(server: Server, socks: Sequence[socket.socket], rounds: int = 20) -> None:
+    """Though they send so much: known when the worker has told that these were answered."""
+    for _ in range(rounds):
+        for sock in socks:
+            ask(sock, lines("ECHO x"), b"$1\r\nx\r\n")
+    wait_until(lambda: server.calls().get(("ECHO", "")) == rounds * len(socks), "all are counted")
+    assert lanes(server) == 0
+
+
 def riders(server: Server, count: int = 2) -> list[socket.socket]:
     """Clients whose commands go by lane."""
     socks = [server.connect() for _ in range(count)]
-
-    def have_lane() -> bool:
-        for sock in socks:
-            ask(sock, lines("PING"), b"+PONG\r\n")
-        return lanes(server) == 1
-
-    wait_until(have_lane, "there is a lane")
+    wait_until(lambda: have_lane(server, socks), "there is a lane")
     return socks
 
 
@@ -173,16 +185,26 @@ def test_a_client_that_the_engine_cuts_off_for_its_output_costs_nobody_a_lane(st
 def test_without_such_a_limit_there_are_lanes_again(start: Start) -> None:
     server = start(*_ONE, "--maxmemory-clients", "100mb")
     socks = [server.connect() for _ in range(4)]
-
-    def have_lane() -> bool:
-        for sock in socks:
-            ask(sock, lines("PING"), b"+PONG\r\n")
-        return lanes(server) == 1
-
-    for _ in range(20):
-        assert not have_lane()
+    never_have_lane(server, socks)
     ask(socks[0], lines("CONFIG SET maxmemory-clients 0"), b"+OK\r\n")
-    wait_until(have_lane, "there is a lane")
+    wait_until(lambda: have_lane(server, socks), "there is a lane")
+
+
+def test_a_limit_that_the_engine_has_from_its_last_life_is_known(start: Start, tmp_path: Path) -> None:
+    conf = tmp_path / "valkey.conf"
+    conf.write_text("")
+    server = start(str(conf), *_ONE)
+    with valkey.Valkey(unix_socket_path=str(server.private_folder / "engine.sock")) as behind_our_back:
+        behind_our_back.config_set("maxmemory-clients", "100mb")
+    with server.client() as client:
+        client.config_rewrite()
+    server.engine.kill()
+    wait_until(server.answers, "another engine serves")
+    server.wait_ready()
+    socks = [server.connect() for _ in range(4)]
+    never_have_lane(server, socks)
+    ask(socks[0], lines("CONFIG SET maxmemory-clients 0"), b"+OK\r\n")
+    wait_until(lambda: have_lane(server, socks), "there is a lane")
 
 
 def test_a_query_that_is_too_long_for_the_engine(start: Start, start_bare: Start) -> None:
@@ -228,3 +250,7 @@ def test_the_engines_counts_go_on_when_it_begins_anew() -> None:
         limits.saw_info({"evicted_clients": count})
     limits.saw_info({})
     assert limits.reached == {"maxmemory-clients": 5 + 1 + 3}
+    limits.saw_info({"evicted_clients": "4"})
+    limits.new_life()
+    limits.saw_info({"evicted_clients": "4"})
+    assert limits.reached == {"maxmemory-clients": 5 + 1 + 3 + 4 + 4}

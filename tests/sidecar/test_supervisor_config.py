@@ -303,6 +303,19 @@ def test_a_higher_loglevel_at_run_time_silences_us_too(start_here: Start) -> Non
     assert [event["event_name"] for event in server.events[before:] if event["event_name"] != "engine.log"] == []
 
 
+def test_a_rewritten_loglevel_is_ours_too_when_the_engine_begins_anew(start_here: Start, tmp_path: Path) -> None:
+    (tmp_path / "valkey.conf").write_text('save ""\n')
+    server = start_here("valkey.conf").wait_ready()
+    with server.client() as client:
+        client.config_set("loglevel", "warning")
+        client.config_rewrite()
+    server.engine.kill()
+    wait_until(server.answers, "another engine serves")
+    server.wait_ready()
+    assert server.stop() == 0
+    assert not server.said("server.stopping")
+
+
 def test_the_rights_that_we_ask_for_are_all_that_we_need(start_here: Start, tmp_path: Path, outer_address: str) -> None:
     rules = " ".join("+" + right.lower().replace(" ", "|") for right in re.split(", | and ", rights_we_need()))
     (tmp_path / "users.acl").write_text(f"user default on nopass ~* &* +@all\nuser watch on >see {rules}\n")

@@ -162,3 +162,19 @@ def test_a_deep_pipeline_of_inspected_commands_costs_little(start: Start) -> Non
         sock.sendall(lines("ECHO end-of-test"))
         assert receive(sock, b"end-of-test\r\n", timeout=120).count(b"$4\r\nsave") == count
     assert peak.above < 32 * _MIB
+
+
+def test_who_reads_late_and_sends_on_behind_quit_gets_every_reply(server: Server) -> None:
+    """The connection would be reset, and what the kernel had not sent yet lost: that is what Valkey does."""
+    with server.client() as client:
+        client.set("large", b"x" * 300_000)
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", server.port))
+        with sock:
+            sock.sendall(lines("CLIENT SETNAME late"))
+            assert receive(sock, b"\r\n") == b"+OK\r\n"
+            sock.sendall(lines("GET large\nQUIT"))
+            wait_until(lambda: all(each["name"] != "late" for each in client.client_list()), "the engine has closed")
+            sock.sendall(lines("PING"))
+            assert receive(sock) == b"$300000\r\n%b\r\n+OK\r\n" % (b"x" * 300_000)
