@@ -227,7 +227,7 @@ def test_an_engine_that_cannot_say_keeps_them_suspended(error: Exception) -> Non
 
 def test_an_engine_that_begins_anew_may_have_the_limits_of_before_until_it_says() -> None:
     async def scene(it: Scene) -> None:
-        it.lanes.limit("client-output-buffer-limit", "normal 0 0 0".split())
+        it.lanes.limit("client-output-buffer-limit", ["normal", "0", "0", "0"])
         it.lanes.limit("maxmemory-clients", ["5%"])
         it.lanes.start_over({"maxmemory-clients": False, "client-output-buffer-limit": False})
         assert it.lanes.suspended
