@@ -35,13 +35,13 @@ class Part:
 
 
 PARTS = (
+    Part("soak", "-m tests.campaign.soak"),
+    Part("chaos", "-m tests.campaign.chaos --minutes 10"),
+    Part("fuzz", "-m tests.campaign.fuzz --frames 5000000"),
+    Part("framers", "-m tests.campaign.framer_fuzz --frames 5000000"),
     Part("suites", "-m pytest -q -m e2e tests/e2e/test_client_suites.py"),
     Part("secrets", "-m pytest -q tests/campaign/test_secrets.py tests/campaign/test_arguments.py"),
     Part("clients", "-m pytest -q -m e2e tests/e2e/test_clients.py"),
-    Part("fuzz", "-m tests.campaign.fuzz --frames 5000000"),
-    Part("framers", "-m tests.campaign.framer_fuzz --frames 5000000"),
-    Part("chaos", "-m tests.campaign.chaos --minutes 10"),
-    Part("soak", "-m tests.campaign.soak"),
 )
 
 
