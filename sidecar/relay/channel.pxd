@@ -51,7 +51,7 @@ cdef class Channel:
     cdef int _send_sealed(self, const char* p, size_t n) except -1
     cdef Py_ssize_t _receive_sealed(self, char* buffer, size_t size) except -3
     cdef bint sent(self) noexcept
-    cdef void end(self) noexcept
+    cdef int end(self) except -1
     cdef int pause(self, int reason) except -1
     cdef int resume(self, int reason) except -1
     cdef int close(self) except -1

@@ -333,9 +333,17 @@ cdef class Channel:
         cdef int unsent = 0
         return self.length == 0 and (ioctl(self.fd, SIOCOUTQNSD, &unsent) < 0 or unsent == 0)  # no TCP: nothing is lost
 
-    cdef void end(self) noexcept:
-        """Nothing more will be sent: the other side reads an end. It may still send."""
-        c_shutdown(self.fd, SHUT_WR)
+    cdef int end(self) except -1:
+        """Nothing more will be sent: the other side reads an end. It may still send. To be called again when a backlog has been sent."""
+        cdef bytes farewell
+        if self.sock is None or self.failed:
+            return 0
+        if self.tls is not None:
+            farewell = self.tls.farewell()      # nothing the second time
+            self._send(farewell, len(farewell))
+        if self.length == 0:
+            c_shutdown(self.fd, SHUT_WR)
+        return 0
 
     cdef int _flush(self) except -1:
         cdef Py_ssize_t sent = 0

@@ -378,7 +378,7 @@ cdef class Session(Requests):
         if not self.client_left:
             self.client_left = True
             self.client.pause(HOLD)
-        if self.closed or self.task is not None or (self.rider is not None and self.rider.pending.length):
+        if self.closed or self.finished or self.task is not None or (self.rider is not None and self.rider.pending.length):
             return 0
         if self.route is not None and self.route.restoring and self.awaits_home:
             return 0
@@ -417,8 +417,7 @@ cdef class Session(Requests):
             self.timer.cancel()
         self._let_go(error_type)
         self.relay.check_quiet()
-        if self.client.length == 0:
-            self.client.end()
+        self.client.end()
         self.timer = self.relay.loop.call_later(_LINGER_S, self.close)
         if not self.client_left:
             self.client.resume(HOLD | BACKLOG)
@@ -426,6 +425,9 @@ cdef class Session(Requests):
 
     cdef int _let_go(self, str error_type) except -1:
         """Count what is in flight as lost, and have no part in any connection to the engine."""
+        if self.task is not None:
+            self.task.cancel()
+            self.task = None
         if self.rider is not None:
             self.rider.abandon(error_type)
         if self.route is not None:
@@ -477,9 +479,6 @@ cdef class Session(Requests):
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
-        if self.task is not None:
-            self.task.cancel()
-            self.task = None
         self.client.close()
         self._let_go("client_gone" if self.client_left else "connection_lost")
         self.held = None

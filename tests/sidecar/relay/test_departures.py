@@ -7,9 +7,10 @@ import socket
 
 import pytest
 
-from tests.conftest import Server, Start, receive, receive_exactly, wait_until
+from tests.conftest import PATIENCE_S, Server, Start, receive, receive_exactly, wait_until
 from tests.sidecar.relay.test_streams import Peak
 from tests.sidecar.relay.test_transparency import bulk, lines
+from tests.sidecar.tls_server import StartTls
 
 _MIB = 1 << 20
 
@@ -164,17 +165,42 @@ def test_a_deep_pipeline_of_inspected_commands_costs_little(start: Start) -> Non
     assert peak.above < 32 * _MIB
 
 
-def test_who_reads_late_and_sends_on_behind_quit_gets_every_reply(server: Server) -> None:
-    """The connection would be reset, and what the kernel had not sent yet lost: that is what Valkey does."""
+def late(port: int) -> socket.socket:
+    """A client whose kernel takes little of what it has not read."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.settimeout(PATIENCE_S)
+    sock.connect(("127.0.0.1", port))
+    return sock
+
+
+def quit_late(server: Server, sock: socket.socket) -> bytes:
+    """Ask for much, and QUIT, and read nothing until the engine has closed; what is to be read then."""
     with server.client() as client:
         client.set("large", b"x" * 300_000)
-        sock = socket.socket()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sock.connect(("127.0.0.1", server.port))
-        with sock:
-            sock.sendall(lines("CLIENT SETNAME late"))
-            assert receive(sock, b"\r\n") == b"+OK\r\n"
-            sock.sendall(lines("GET large\nQUIT"))
-            wait_until(lambda: all(each["name"] != "late" for each in client.client_list()), "the engine has closed")
+        sock.sendall(lines("CLIENT SETNAME late"))
+        assert receive(sock, b"\r\n") == b"+OK\r\n"
+        sock.sendall(lines("GET large\nQUIT"))
+        wait_until(lambda: all(each["name"] != "late" for each in client.client_list()), "the engine has closed")
+    return b"$300000\r\n%b\r\n+OK\r\n" % (b"x" * 300_000)
+
+
+@pytest.mark.parametrize("behind", ["more", "an end"])
+def test_who_reads_late_and_sends_on_behind_quit_gets_every_reply(server: Server, behind: str) -> None:
+    """The connection would be reset, and what the kernel had not sent yet lost: that is what Valkey does."""
+    with late(server.port) as sock:
+        replies = quit_late(server, sock)
+        if behind == "more":
             sock.sendall(lines("PING"))
-            assert receive(sock) == b"$300000\r\n%b\r\n+OK\r\n" % (b"x" * 300_000)
+        else:
+            sock.shutdown(socket.SHUT_WR)
+        assert receive(sock) == replies
+
+
+def test_who_reads_late_by_tls_gets_every_reply_and_a_proper_end(start_tls: StartTls) -> None:
+    tls = start_tls()
+    context = tls.context()
+    with context.wrap_socket(late(tls.port), server_hostname="localhost", suppress_ragged_eofs=False) as sock:
+        replies = quit_late(tls.server, sock)
+        sock.sendall(lines("PING"))
+        assert receive(sock) == replies
