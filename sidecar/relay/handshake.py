@@ -51,7 +51,7 @@ class Turns:
 
 
 class Handshake:
-    """Begins at once, and ends by one of two: done(stream), the socket stays open; or failed(why), it is closed.
+    """Begins at once, and ends by one of two: done(self, stream), the socket stays open; failed(self, why): closed.
 
     why: a clause such as "it has no certificate"; None when the client left without a word, as health checks do.
     """
@@ -62,8 +62,8 @@ class Handshake:
         turns: Turns,
         sock: socket.socket,
         context: ssl.SSLContext,
-        done: Callable[[TlsStream], None],
-        failed: Callable[[str | None], None],
+        done: Callable[[Handshake, TlsStream], None],
+        failed: Callable[[Handshake, str | None], None],
     ) -> None:
         self._loop = loop
         self._turns = turns
@@ -166,7 +166,7 @@ class Handshake:
             return False
         if self._agreed:
             self.abandon()
-            self._done(TlsStream(self._connection, self._incoming, self._outgoing))
+            self._done(self, TlsStream(self._connection, self._incoming, self._outgoing))
             return False
         return True
 
@@ -178,7 +178,7 @@ class Handshake:
     def _fail(self, why: str | None) -> None:
         self.abandon()
         self._sock.close()
-        self._failed(why)
+        self._failed(self, why)
 
 
 def _clause(error: ssl.SSLError) -> str:

@@ -168,20 +168,20 @@ class Listener:
 
     def _shake_hands(self, newcomer: _Newcomer) -> None:
         assert self.context is not None
-
-        def done(stream: TlsStream) -> None:
-            del self._handshakes[handshake]
-            self._judge(replace(newcomer, tls=stream))
-
-        def failed(why: str | None) -> None:
-            del self._handshakes[handshake]
-            self._forget(newcomer)
-            if why is not None:
-                self._relay.ledger.count("connections.rejected", "tls")
-                self._complaints.say("client.tls_failed", self._tls_failure(newcomer, why))
-
-        handshake = Handshake(self._loop, self._turns, newcomer.sock, self.context, done, failed)
+        handshake = Handshake(
+            self._loop, self._turns, newcomer.sock, self.context, self._hands_shaken, self._hands_refused
+        )
         self._handshakes[handshake] = newcomer
+
+    def _hands_shaken(self, handshake: Handshake, stream: TlsStream) -> None:
+        self._judge(replace(self._handshakes.pop(handshake), tls=stream))
+
+    def _hands_refused(self, handshake: Handshake, why: str | None) -> None:
+        newcomer = self._handshakes.pop(handshake)
+        self._forget(newcomer)
+        if why is not None:
+            self._relay.ledger.count("connections.rejected", "tls")
+            self._complaints.say("client.tls_failed", self._tls_failure(newcomer, why))
 
     def _tls_failure(self, newcomer: _Newcomer, why: str) -> str:
         port = newcomer.local.rpartition(":")[2]

@@ -1,7 +1,8 @@
 """The whole campaign, one part after another, and its closing table: python -m tests.campaign [PART...]
 
 Owns the order, how large each part is here, and the figures in docs/reliability.md. Each part is a program of its own
-and records what it did (tests.campaign.figures); one that fails stops none of the others.
+and records what it did (tests.campaign.figures) in a file of its own: one that fails stops none of the others, and can
+be run again alone.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from pathlib import Path
 
 from bench.result import machine
 from tests.campaign import figures
+from tests.campaign.figures import Row
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
-RECORDED = ROOT / "build" / "campaign" / "figures.jsonl"
+RECORDED = ROOT / "build" / "campaign"
+"""A file for each part that has held."""
 _MARKED = re.compile(r"(?<=<!-- last campaign -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
@@ -32,6 +35,10 @@ class Part:
 
     name: str
     arguments: str
+
+    @property
+    def recorded(self) -> Path:
+        return RECORDED / f"{self.name}.jsonl"
 
 
 PARTS = (
@@ -48,18 +55,22 @@ PARTS = (
 def run(part: Part) -> bool:
     """Whether the part held; it speaks for itself."""
     print(f"\n=== {part.name}: python {part.arguments}", flush=True)
+    part.recorded.write_bytes(b"")
+    os.environ[figures.VARIABLE] = str(part.recorded)
     began = time.monotonic()
     code = subprocess.run([sys.executable, *shlex.split(part.arguments)], cwd=ROOT, check=False).returncode
     verdict = "held" if code == 0 else f"FAILED ({code})"
-    print(f"=== {part.name}: {verdict}, {time.monotonic() - began:.0f} s", flush=True)
+    seconds = round(time.monotonic() - began)
+    figures.record(Row.SECONDS, seconds, part.name)
+    print(f"=== {part.name}: {verdict}, {seconds} s", flush=True)
     return code == 0
 
 
-def page(text: str, found: Sequence[figures.Figure], seconds: float) -> str:
+def page(text: str, found: Sequence[figures.Figure]) -> str:
     """The page with these figures in place of its last ones; ValueError where it has no place for them."""
     about = machine()
     head = (
-        f"{about['date']}, {seconds / 60:.0f} minutes, {about['cpus']} CPUs ({about['cpu']}), "
+        f"{about['date']}, {about['cpus']} CPUs ({about['cpu']}), "
         f"Linux {about['kernel'].partition('-')[0]}, Python {about['python']}.\n\n"
     )
     if not _MARKED.search(text):
@@ -70,24 +81,34 @@ def page(text: str, found: Sequence[figures.Figure], seconds: float) -> str:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="make campaign", description=__doc__.partition(":")[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"all, or some of {', '.join(p.name for p in PARTS)}")
-    parser.add_argument("--page", action="store_true", help=f"write the figures into docs/{PAGE.name}")
+    parser.add_argument("--page", action="store_true", help=f"the last figures of all parts, into docs/{PAGE.name}")
     options = parser.parse_args(arguments)
     unknown = set(options.parts) - {part.name for part in PARTS}
     if unknown:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     chosen = [part for part in PARTS if not options.parts or part.name in options.parts]
-    RECORDED.parent.mkdir(parents=True, exist_ok=True)
-    RECORDED.write_bytes(b"")
-    os.environ[figures.VARIABLE] = str(RECORDED)
-    began = time.monotonic()
-    failed = [part.name for part in chosen if not run(part)]
-    found = figures.read(RECORDED)
+    RECORDED.mkdir(parents=True, exist_ok=True)
+    failed = [part for part in chosen if not run(part)]
+    found = [figure for part in chosen for figure in figures.read(part.recorded)]
     print(f"\n{figures.table(found)}")
-    if options.page:
-        PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), found, time.monotonic() - began), encoding="utf-8")
+    for part in failed:
+        part.recorded.unlink()
     if failed:
-        print(f"\nfailed: {', '.join(failed)}")
-    return 1 if failed or figures.wrong(found) else 0
+        print(f"\nfailed: {', '.join(part.name for part in failed)}")
+    if failed or figures.wrong(found):
+        return 1
+    return write_page() if options.page else 0
+
+
+def write_page() -> int:
+    """The figures of all parts, each as it held last, into the page; 1 while one has not held."""
+    missing = [part.name for part in PARTS if not part.recorded.exists()]
+    if missing:
+        print(f"\n{PAGE.name} is left as it is: not held yet: {', '.join(missing)}")
+        return 1
+    found = [figure for part in PARTS for figure in figures.read(part.recorded)]
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ class Row(enum.Enum):
     COUNT_DIFFERENCES = "count differences"
     SECRETS_SOUGHT = "outputs searched for secrets"
     SECRETS_FOUND = "secrets found"
+    SECONDS = "seconds"
 
 
 MUST_BE_ZERO = frozenset(
@@ -79,7 +80,7 @@ def wrong(figures: Iterable[Figure]) -> int:
 
 
 def table(figures: Iterable[Figure], style: str = "simple") -> str:
-    """The closing table: a row's sum, below it what its names have of it; 0 where nothing was recorded.
+    """The closing table: a row's sum, below it what its names have of it. 0 where nothing was recorded, but no seconds.
 
     style: a format of tabulate's, such as "github" for a page.
     """
@@ -89,6 +90,8 @@ def table(figures: Iterable[Figure], style: str = "simple") -> str:
         names[figure.name] = names.get(figure.name, 0) + figure.amount
     lines = []
     for row, names in sums.items():
+        if row is Row.SECONDS and not names:
+            continue
         lines.append((row.value, f"{sum(names.values()):,}"))
         lines += [(f"– {name}", f"{names[name]:,}") for name in sorted(names) if name]
     return tabulate(lines, headers=("", "number"), tablefmt=style, disable_numparse=True, colalign=("left", "right"))

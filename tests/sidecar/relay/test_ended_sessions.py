@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bench.process import memory
-from tests.conftest import Server, Start, receive
+from tests.conftest import PATIENCE_S, receive
+from tests.sidecar.relay.test_transparency import lines
+from tests.sidecar.tls_server import StartTls, TlsServer
 
 _ROOT = Path(__file__).parents[3]
 _SESSIONS = 1000
@@ -23,43 +27,85 @@ if "sidecar.relay.worker" in sys.orig_argv:
     gc.disable()
 """
 
-
-def _home(server: Server) -> None:
-    with server.connect() as sock:
-        sock.sendall(b"CLIENT ID\r\n")
-        receive(sock, b"\r\n")
+_LARGE = b"*3\r\n$6\r\nCONFIG\r\n$3\r\nGET\r\n$100000\r\n" + b"x" * 70_000
 
 
-def _lane(server: Server) -> None:
-    with server.connect() as sock:
+def _asks(request: bytes, until: bytes) -> Callable[[TlsServer], None]:
+    def visit(tls: TlsServer) -> None:
+        with tls.server.connect() as sock:
+            sock.sendall(request)
+            receive(sock, until)
+
+    return visit
+
+
+def _lane(tls: TlsServer) -> None:
+    with tls.server.connect() as sock:
         for _ in range(3):  # the first goes home
             sock.sendall(b"*1\r\n$4\r\nPING\r\n")
             receive(sock, b"\r\n")
 
 
-def _blocked(server: Server) -> None:
-    with server.connect() as sock:
-        sock.sendall(b"BLPOP nothing 0\r\n")
+def _leaves(request: bytes) -> Callable[[TlsServer], None]:
+    def visit(tls: TlsServer) -> None:
+        with tls.server.connect() as sock:
+            sock.sendall(request)
+
+    return visit
 
 
-def _inspected(server: Server) -> None:
-    with server.connect() as sock:
-        sock.sendall(b"CONFIG GET port\r\n")
-        receive(sock, f"{server.port}\r\n".encode())
+def _tls(tls: TlsServer) -> None:
+    with tls.connect() as sock:
+        sock.sendall(b"PING\r\n")
+        receive(sock, b"\r\n")
 
 
-@pytest.mark.parametrize("visit", [_home, _lane, _blocked, _inspected])
-def test_sessions_that_end_leave_no_memory(start: Start, tmp_path: Path, visit: Callable[[Server], None]) -> None:
+def _refused_tls(tls: TlsServer) -> None:
+    with socket.create_connection(("127.0.0.1", tls.port), timeout=PATIENCE_S) as sock:
+        sock.sendall(b"PING\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            receive(sock)
+
+
+_VISITS = {
+    "home": _asks(b"CLIENT ID\r\n", b"\r\n"),
+    "lane": _lane,
+    "inspected": _asks(b"CONFIG GET port\r\n", b"\r\n"),
+    "elsewhere": _asks(b"CLIENT LIST\r\n", b"\r\n"),
+    "too large": _asks(_LARGE, b"inspected\r\n"),
+    "protocol error": _asks(b"*1\r\n$x\r\n", b"length\r\n"),
+    "quit": _asks(b"QUIT\r\n", b"OK\r\n"),
+    "subscriber": _asks(lines("SUBSCRIBE channel"), b":1\r\n"),
+    "monitor": _asks(b"MONITOR\r\n", b"OK\r\n"),
+    "tracked": _asks(lines("HELLO 3\nCLIENT TRACKING ON"), b"+OK\r\n"),
+    "transaction": _asks(lines("WATCH a\nMULTI\nGET a"), b"+QUEUED\r\n"),
+    "blocked": _leaves(b"BLPOP nothing 0\r\n"),
+    "waits": _leaves(lines("SET a 1\nWAIT 1 0")),
+    "nothing said": _leaves(b""),
+    "half a request": _leaves(b"*2\r\n$3\r\nGET\r\n$100\r\nx"),
+    "TLS": _tls,
+    "no TLS": _refused_tls,
+}
+
+
+@pytest.mark.parametrize("visit", _VISITS.values(), ids=_VISITS.keys())
+def test_sessions_that_end_leave_no_memory(
+    start_tls: StartTls, tmp_path: Path, visit: Callable[[TlsServer], None]
+) -> None:
     (tmp_path / "sitecustomize.py").write_text(_NO_COLLECTOR)
-    environment = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{_ROOT}", "SIDECAR_WORKERS": "1"}
-    server = start("--save", "", env=environment).wait_ready()
+    tls = start_tls(
+        "--sidecar-client-query-buffer-limit",
+        "64kb",
+        env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{_ROOT}", "SIDECAR_WORKERS": "1"},
+    )
+    server = tls.server.wait_ready()
     for _ in range(3):  # others, so that there are lanes
         other = server.connect()
         other.sendall(b"*1\r\n$4\r\nPING\r\n")
         receive(other, b"\r\n")
     for _ in range(200):
-        visit(server)
+        visit(tls)
     before = memory(server.worker.pid).rss
     for _ in range(_SESSIONS):
-        visit(server)
+        visit(tls)
     assert memory(server.worker.pid).rss - before < _GROWTH_BYTES

@@ -29,7 +29,10 @@ class Peer:
         client = ssl.create_default_context(cafile=str(authority.file))
         self.connection = client.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
         loop = asyncio.get_running_loop()
-        self.handshake = Handshake(loop, Turns(loop), self.ours, server, self.ended.set_result, self.ended.set_result)
+        self.handshake = Handshake(loop, Turns(loop), self.ours, server, self._end, self._end)
+
+    def _end(self, _handshake: Handshake, result: TlsStream | str | None) -> None:
+        self.ended.set_result(result)
 
     async def send(self, data: bytes, piece: int = 1 << 20) -> None:
         for at in range(0, len(data), piece):
