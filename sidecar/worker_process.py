@@ -15,6 +15,9 @@ from sidecar.processes import Child, Children
 _BUFFER_BYTES = 768 * 1024
 """Several packets of the link: its largest is above a Unix socket's default send buffer."""
 
+_ENVIRONMENT = {"PYTHONMALLOC": "malloc"}
+"""Python's own allocator gives back a megabyte only when no object is left in it: a crowd's memory would stay."""
+
 
 class WorkerProcess(NamedTuple):
     """A worker that runs. `socket` is our end of its link."""
@@ -29,7 +32,7 @@ def spawn_worker(children: Children, index: int) -> WorkerProcess:
     try:
         # -P: what lies in the folder that we were started in is no module of ours.
         command = [sys.executable, "-P", "-m", "sidecar.relay.worker", str(index), str(theirs.fileno())]
-        child = children.spawn(f"worker {index}", command, pass_fds=(theirs.fileno(),))
+        child = children.spawn(f"worker {index}", command, pass_fds=(theirs.fileno(),), environment=_ENVIRONMENT)
     except BaseException:
         ours.close()
         raise

@@ -31,6 +31,7 @@ cdef class Relay:
     cdef public str engine_socket
     cdef public double engine_timeout    # seconds
     cdef readonly set sessions
+    cdef Py_ssize_t most_sessions        # at a time, since memory was given back
     cdef readonly bint stopped
     cdef public bint lanes               # whether stateless commands of several sessions share connections
     cdef public int lanes_most           # connections that are shared, at a time

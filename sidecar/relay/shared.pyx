@@ -10,7 +10,19 @@ from sidecar.relay import limits
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    #ifdef __GLIBC__
+    #include <malloc.h>
+    #else
+    #define malloc_trim(pad) 0
+    #endif
+    """
+    int malloc_trim(size_t pad) nogil
+
 cdef Py_ssize_t _BUFFER_BYTES = 128 * 1024
+cdef Py_ssize_t _CROWD = 500        # sessions: they had some megabytes, and giving back takes a millisecond or two
 cdef double _COME_HOME_S = 0.005    # between attempts: the engine accepts in turns
 
 
@@ -149,9 +161,16 @@ cdef class Relay:
             self.lane_pool.close_idle(home_timeout_s)
 
     cdef int upstreams_changed(self) except -1:
+        self.most_sessions = max(self.most_sessions, <Py_ssize_t>len(self.sessions))
         if self.on_upstreams is not None:
             self.on_upstreams()
         return 0
+
+    def give_back_memory(self):
+        """To the system, when a crowd has left: else it would be kept for the next one. To be called every now and then."""
+        if self.most_sessions - len(self.sessions) >= _CROWD:
+            malloc_trim(0)
+            self.most_sessions = len(self.sessions)
 
     @property
     def lane_inodes(self):

@@ -92,6 +92,7 @@ class Worker:
                 cron_at = now + _CRON_INTERVAL_S
                 if self._relay is not None:
                     self._relay.close_idle(self._settings["timeout"])
+                    self._relay.give_back_memory()
                     if self._relay.lanes:
                         self._relay.park_idle(self._settings["home_timeout"])
         if self._listener is not None:

@@ -17,9 +17,8 @@ from tests.conftest import wait_until
 
 _SETTLES_WITHIN_S = 10.0
 
-# What a role may have beyond its first usage, in MB. Python gives back no arena that one object still lives in, and
-# what a crowd of 10,000 clients needed at once stays reserved: it must not grow from fault to fault.
-_MEMORY_MB = {"supervisor": 24.0, "worker": 24.0}
+# What a role may have beyond its first usage, in MB: much less than 10,000 clients need at once.
+_MEMORY_MB = {"supervisor": 8.0, "worker": 8.0}
 # Connections that live as long as they are used: one per signal to the collector, one of a scrape.
 _DESCRIPTORS = {"supervisor": 4, "workers": 0, "engine": 1}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.process import memory
-from tests.conftest import PATIENCE_S, receive
+from tests.conftest import PATIENCE_S, Start, receive, wait_until
 from tests.sidecar.relay.test_transparency import lines
 from tests.sidecar.tls_server import StartTls, TlsServer
 
@@ -26,6 +26,8 @@ import gc, sys
 if "sidecar.relay.worker" in sys.orig_argv:
     gc.disable()
 """
+
+_CROWD = 3000
 
 _LARGE = b"*3\r\n$6\r\nCONFIG\r\n$3\r\nGET\r\n$100000\r\n" + b"x" * 70_000
 
@@ -109,3 +111,21 @@ def test_sessions_that_end_leave_no_memory(
     for _ in range(_SESSIONS):
         visit(tls)
     assert memory(server.worker.pid).rss - before < _GROWTH_BYTES
+
+
+def test_what_a_crowd_needed_is_given_back(start: Start) -> None:
+    server = start("--save", "", "--sidecar-workers", "1").wait_ready()
+
+    def used() -> int:
+        return memory(server.worker.pid).rss
+
+    before = used()
+    with contextlib.ExitStack() as crowd:
+        socks = [crowd.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(_CROWD)]
+        for sock in socks:
+            sock.sendall(b"PING\r\n")
+        for sock in socks:
+            assert receive(sock, b"\r\n") == b"+PONG\r\n"
+        most = used()
+    assert most - before > 2 * _GROWTH_BYTES
+    wait_until(lambda: used() - before < (most - before) / 4, "the memory is given back")
