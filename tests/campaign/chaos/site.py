@@ -97,11 +97,11 @@ class Site:
     def trim(self) -> None:
         """Rewrite the append-only file where it has become large.
 
-        The engine must not do so by itself: begun on a full disk, a rewrite spoils the file (seen with Valkey 9.1.2).
+        The engine does not do so by itself here, so that it never does while the disk is full.
         """
         with self.at_the_engine() as client:
             if client.info("persistence")["aof_current_size"] > _FILE_BYTES_MOST:
-                _rewrite(client)
+                rewrite(client)
 
     def start_again(self) -> None:
         """What an orchestrator does: the server has ended, and is started in the same folder."""
@@ -115,7 +115,7 @@ class Site:
         with self.server.client() as client:
             for at in range(self._megabytes):
                 client.mset({f"fill:{at}:{i}": f"{i}".ljust(_FILL_BYTES, "x") for i in range(1_000_000 // _FILL_BYTES)})
-            _rewrite(client)
+            rewrite(client)
 
     # ---- talking to it
 
@@ -144,6 +144,7 @@ class Site:
         )
 
 
-def _rewrite(client: valkey.Valkey) -> None:
+def rewrite(client: valkey.Valkey) -> None:
+    """Have the engine write its append-only file anew."""
     client.execute_command("BGREWRITEAOF")
     wait_until(lambda: not client.info("persistence")["aof_rewrite_in_progress"], "the file is rewritten")

@@ -16,7 +16,7 @@ import psutil
 
 from tests.authority import serial
 from tests.campaign.chaos.faults import fault
-from tests.campaign.chaos.site import Site
+from tests.campaign.chaos.site import Site, rewrite
 from tests.conftest import wait_until
 from tests.telemetry.otlp.receivers import Answer
 
@@ -49,7 +49,10 @@ def _fill(site: Site) -> Path:
 
 @fault("disk full", _SERVED_S, lasts_s=(1.0, 2.0), impossible=_no_disk_of_its_own)
 def disk(site: Site, rng: random.Random) -> Iterator[float | None]:
-    """appendfsync everysec: the engine refuses writes until there is space."""
+    """appendfsync everysec: the engine refuses writes until there is space.
+
+    Then its file may have a hole (docs/reliability.md, "Chaos"), which only a rewrite mends.
+    """
     with site.at_the_engine() as client:
         client.config_set("appendfsync", "everysec")
         ballast = _fill(site)
@@ -59,6 +62,7 @@ def disk(site: Site, rng: random.Random) -> Iterator[float | None]:
         finally:
             ballast.unlink()
         wait_until(lambda: client.info("persistence")["aof_last_write_status"] == "ok", "it writes again")
+        rewrite(client)
         client.config_set("appendfsync", "always")
 
 
