@@ -57,6 +57,7 @@ def orphan(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     assert lock is not None
     ended = subprocess.Popen(["true"])
     ended.wait()
+    os.ftruncate(lock.fd, 0)
     os.pwrite(lock.fd, f"{ended.pid}\n".encode(), 0)
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=(lock.fd,)) as heir:
         os.close(lock.fd)
