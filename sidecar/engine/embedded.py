@@ -31,9 +31,8 @@ _POLL_S = 1.0
 _LOOK_APART_S = 0.05
 
 _SECTIONS = ("server", "clients", "replication", "persistence", "stats")
-SETTINGS = ("loglevel", *sorted(OF_MEMORY))
-"""What we must know of the engine's settings. CONFIG REWRITE may have changed those that it starts with."""
-
+# What we must know of its settings: CONFIG REWRITE may have changed those that it starts with.
+_SETTINGS = ("loglevel", *sorted(OF_MEMORY))
 _NOT_ID_SINCE = 9
 
 # What the engine logs when somebody copies from it, or its role changes.
@@ -60,7 +59,7 @@ class Observer(Protocol):
         """The engine's socket accepts (it may still load), and these are its commands."""
 
     def engine_set(self, name: str, value: str) -> None:
-        """A setting (one of SETTINGS) has this value; told whenever our connection is made, before it accepts."""
+        """`loglevel` or one of OF_MEMORY has this value; told whenever our connection is made, before it accepts."""
 
     def engine_ready(self, ready: bool) -> None:
         """It began, or ceased, to answer without LOADING."""
@@ -330,7 +329,7 @@ class Engine:
     async def _learn_settings(self, connection: Connection) -> None:
         assert self._observer is not None
         with contextlib.suppress(EngineError):
-            pairs = await connection.call("CONFIG", "GET", *SETTINGS)
+            pairs = await connection.call("CONFIG", "GET", *_SETTINGS)
             for name, value in zip(pairs[::2], pairs[1::2], strict=True):
                 self._observer.engine_set(name, value)
 
