@@ -3,7 +3,7 @@
 cimport cython
 
 cdef enum:
-    BUCKETS = 26        # telemetry.md: 25 bounds and the rest
+    BUCKETS = 34        # telemetry.names: 33 bounds and the rest
     CODE_MAX = 32
 
 cdef struct Outcome:

@@ -8,7 +8,7 @@ docs/telemetry.md read the same table, so they cannot drift apart. The engine's 
     >>> COMMAND_CALLS.prometheus
     'valkey_command_calls'
     >>> DURATION_BOUNDS_S[0], len(DURATION_BOUNDS_S)
-    (1e-05, 25)
+    (1e-05, 33)
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ DURATION_BOUNDS_NS: tuple[int, ...] = tuple(
     microseconds * 1_000
     for microseconds in (
         *(10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 750),
-        *(1_000, 1_500, 2_000, 3_000, 5_000, 7_500, 10_000, 20_000, 50_000, 100_000, 250_000, 500_000),
-        *(1_000_000, 5_000_000),
+        *(1_000, 1_500, 2_000, 3_000, 5_000, 7_500, 10_000, 15_000, 20_000, 30_000, 50_000, 75_000),
+        *(100_000, 150_000, 250_000, 350_000, 500_000, 750_000, 1_000_000, 1_500_000, 2_500_000, 5_000_000),
     )
 )
 """Upper bounds of the duration buckets in nanoseconds, inclusive. One more bucket, without a bound, follows them."""

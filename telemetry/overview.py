@@ -58,7 +58,7 @@ class Overview:
 def quantile_ns(buckets: Sequence[int], quantile: float) -> float:
     """The duration below which this share of the durations lies, interpolated inside its bucket.
 
-    buckets: counts of the 26 buckets (not cumulative), not all zero. What lies in the last one, which has no upper
+    buckets: counts of the 34 buckets (not cumulative), not all zero. What lies in the last one, which has no upper
     bound, counts as its lower bound, as Prometheus' histogram_quantile has it.
     """
     cumulative = list(accumulate(buckets))

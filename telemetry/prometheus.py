@@ -7,8 +7,8 @@ anything (whoever serves the scrape does that first) and never keeps a figure.
     body, content_type = render(metrics, request.headers.get("accept", ""))
 
 The text is written here and not by prometheus-client, whose writers escape every name anew for every sample: 400
-commands with their 26 buckets took them 10 to 20 times as long. Its types are used as they are, and most of its content
-negotiation.
+commands with all their buckets took them 10 to 20 times as long. Its types are used as they are, and most of its
+content negotiation.
 """
 
 from __future__ import annotations

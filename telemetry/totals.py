@@ -12,8 +12,8 @@ to the sums is the difference from its last frame, so a worker that dies takes n
 Frame (little endian): `S`, then rows until the end: u8 kind, u16 length and UTF-8 of the name, the same of the
 label, then the values of the kind, 8 bytes each.
 
-    1  outcome of a command (label = error.type, empty on success): calls, sum of durations in ns, 26 bucket counts
-    2  totals of a command: request bytes, response bytes, hits, misses, sum of blocked time in ns, 26 bucket counts
+    1  outcome of a command (label = error.type, empty on success): calls, sum of durations in ns, 34 bucket counts
+    2  totals of a command: request bytes, response bytes, hits, misses, sum of blocked time in ns, 34 bucket counts
     3  counter: one value
     4  gauge: one value, signed
 """
@@ -44,7 +44,7 @@ class FrameError(ValueError):
 
 
 class Histogram(NamedTuple):
-    """Durations: their sum in nanoseconds, and how many fell into each of the 26 buckets (not cumulative)."""
+    """Durations: their sum in nanoseconds, and how many fell into each of the 34 buckets (not cumulative)."""
 
     sum_ns: int
     buckets: list[int]
@@ -88,7 +88,7 @@ class Totals:
 
     def __init__(self) -> None:
         self._series: dict[bytes, _Series] = {}
-        # Values stay packed: 400 commands of eight workers are 0.8 MB so, and 6 MB as Python integers.
+        # Values stay packed: 400 commands of eight workers are 1 MB so, and 8 MB as Python integers.
         self._last: dict[Hashable, dict[bytes, bytes]] = {}
         self._gone: set[Hashable] = set()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-BUCKETS = 26
+BUCKETS = 34
 
 
 def outcome(

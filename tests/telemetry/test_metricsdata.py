@@ -172,7 +172,7 @@ def test_success_has_no_error_type_and_a_histogram_no_least_and_greatest() -> No
     assert attributes(success) == key(db__operation__name="GET")
     assert attributes(failure) == key(db__operation__name="GET", error__type="WRONGTYPE")
     assert (success.count, success.sum, list(success.explicit_bounds)) == (10, 1.5, list(names.DURATION_BOUNDS_S))
-    assert list(success.bucket_counts) == [1, 2, *[0] * 22, 3, 4]
+    assert list(success.bucket_counts) == [1, 2, *[0] * 30, 3, 4]
     assert not success.HasField("min")
     assert not success.HasField("max")
 
@@ -191,11 +191,11 @@ def test_delta_shows_what_was_added_since_the_last_collection() -> None:
     server = Server(busy_totals(), "delta")
     first = server.collect()
     assert values(first["valkey.command.calls"])[key(db__operation__name="SET")] == 7
-    server.totals.apply(1, frame(outcome("GET", calls=15, sum_ns=2_500_000_000, buckets={0: 1, 1: 4, 24: 3, 25: 4})))
+    server.totals.apply(1, frame(outcome("GET", calls=15, sum_ns=2_500_000_000, buckets={0: 1, 1: 4, 32: 3, 33: 4})))
     second = server.collect()
     (calls,), (duration,) = points(second["valkey.command.calls"]), points(second["valkey.command.duration"])
     assert (attributes(calls), calls.as_int) == (key(db__operation__name="GET"), 3)
-    assert (duration.count, duration.sum, list(duration.bucket_counts)) == (2, 1, [0, 2, *[0] * 24])
+    assert (duration.count, duration.sum, list(duration.bucket_counts)) == (2, 1, [0, 2, *[0] * 32])
     for metric, point in (
         (first["valkey.command.calls"].sum, calls),
         (first["valkey.command.duration"].histogram, duration),

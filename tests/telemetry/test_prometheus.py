@@ -51,12 +51,12 @@ def busy_totals() -> Totals:
     totals.apply(
         1,
         frame(
-            outcome("GET", calls=12, sum_ns=1_500_000_000, buckets={0: 1, 1: 2, 24: 3, 25: 4}),
+            outcome("GET", calls=12, sum_ns=1_500_000_000, buckets={0: 1, 1: 2, 32: 3, 33: 4}),
             outcome("GET", "WRONGTYPE", calls=2, sum_ns=5, buckets={0: 2}),
             outcome("SET", calls=7),
             command("GET", sent=100, received=200, hits=8, misses=2),
             command("SET", sent=10, received=20),
-            command("BLPOP", sent=1, received=2, blocked_ns=2_000_000_000, blocked={24: 1}),
+            command("BLPOP", sent=1, received=2, blocked_ns=2_000_000_000, blocked={32: 1}),
             counter("connections.opened", 5),
             counter("connections.closed", 3),
             counter("connections.rejected", 1, "maxclients"),
@@ -132,10 +132,10 @@ def test_buckets_are_cumulative_and_have_the_bounds_of_the_contract(accept: str,
     }
     milliseconds = (
         *(0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 7.5),
-        *(10, 20, 50, 100, 250, 500, 1_000, 5_000),
+        *(10, 15, 20, 30, 50, 75, 100, 150, 250, 350, 500, 750, 1_000, 1_500, 2_500, 5_000),
     )
     assert sorted(buckets) == pytest.approx([*(bound / 1_000 for bound in milliseconds), float("inf")])
-    assert [buckets[bound] for bound in sorted(buckets)] == [1, *[3] * 23, 6, 10]
+    assert [buckets[bound] for bound in sorted(buckets)] == [1, *[3] * 31, 6, 10]
 
 
 @FORMATS

@@ -47,7 +47,8 @@ def test_the_page_names_everything() -> None:
     assert [name for name in expected if f"`{name}`" not in page] == []
     assert "Upper bounds of durations: 10 µs, 20 µs, 30 µs" in page
     assert "750 µs, 1 ms, 1.5 ms, 2 ms" in page
-    assert "500 ms, 1 s, 5 s.\n" in page
+    assert "7.5 ms, 10 ms, 15 ms, 20 ms, 30 ms, 50 ms, 75 ms, 100 ms, 150 ms" in page
+    assert "500 ms, 750 ms, 1 s, 1.5 s, 2.5 s, 5 s.\n" in page
 
 
 def test_the_page_describes_the_variables_that_are_read_and_no_others() -> None:

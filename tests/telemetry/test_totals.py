@@ -15,7 +15,7 @@ def test_every_kind_of_row_comes_out_as_it_went_in() -> None:
     totals.apply(
         1,
         frame(
-            outcome("CONFIG GET", calls=5, sum_ns=2**63, buckets={0: 1, 25: 3}),
+            outcome("CONFIG GET", calls=5, sum_ns=2**63, buckets={0: 1, 33: 3}),
             outcome("GET", "WRONGTYPE", calls=2),
             command("GET", sent=10, received=20, hits=3, misses=4, blocked_ns=50, blocked={7: 6}),
             counter("connections.rejected", 9, "maxclients"),
@@ -23,10 +23,10 @@ def test_every_kind_of_row_comes_out_as_it_went_in() -> None:
         ),
     )
     assert list(totals.outcomes()) == [
-        Outcome("CONFIG GET", "", 5, Histogram(2**63, [1, *[0] * 24, 3])),
+        Outcome("CONFIG GET", "", 5, Histogram(2**63, [1, *[0] * 32, 3])),
         Outcome("GET", "WRONGTYPE", 2, Histogram(0, [0] * BUCKETS)),
     ]
-    assert list(totals.commands()) == [CommandTotals("GET", 10, 20, 3, 4, Histogram(50, [*[0] * 7, 6, *[0] * 18]))]
+    assert list(totals.commands()) == [CommandTotals("GET", 10, 20, 3, 4, Histogram(50, [*[0] * 7, 6, *[0] * 26]))]
     assert totals.counter("connections.rejected") == {"maxclients": 9}
     assert totals.gauge("connections") == {"tcp": -1}
 
@@ -150,8 +150,8 @@ def test_sums_are_what_the_workers_counted_whoever_crashed_in_between(
             continue
         counted[slot].update(step)
         truth.update(step)
-        rows = [outcome(name, calls=counted[slot][name], buckets={25: counted[slot][name]}) for name in step]
+        rows = [outcome(name, calls=counted[slot][name], buckets={33: counted[slot][name]}) for name in step]
         totals.apply(incarnation[slot], frame(*rows))
         merged = {found.command: found for found in totals.outcomes()}
         assert {name: found.calls for name, found in merged.items()} == dict(truth)
-        assert {name: found.durations.buckets[25] for name, found in merged.items()} == dict(truth)
+        assert {name: found.durations.buckets[33] for name, found in merged.items()} == dict(truth)
