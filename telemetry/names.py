@@ -122,15 +122,15 @@ CLIENT_CONNECTIONS_REJECTED = Instrument(
 # Scope valkey.overview
 OVERVIEW_RATE = Instrument(
     OVERVIEW, "valkey.command.rate", "gauge", "{command}/s", (),
-    "", "", "Commands answered per second.",
+    "", "", "Commands answered per second, without housekeeping.",
 )  # fmt: skip
 OVERVIEW_P50 = Instrument(
     OVERVIEW, "valkey.command.latency.p50", "gauge", "ms", (),
-    "", "", "Half of the commands were answered within this time.",
+    "", "", "Half of the commands were answered within this time (without housekeeping).",
 )  # fmt: skip
 OVERVIEW_P99 = Instrument(
     OVERVIEW, "valkey.command.latency.p99", "gauge", "ms", (),
-    "", "", "99 of 100 commands were answered within this time.",
+    "", "", "99 of 100 commands were answered within this time (without housekeeping).",
 )  # fmt: skip
 OVERVIEW_HIT_RATIO = Instrument(
     OVERVIEW, "valkey.cache.hit_ratio", "gauge", "1", (),
@@ -138,7 +138,7 @@ OVERVIEW_HIT_RATIO = Instrument(
 )  # fmt: skip
 OVERVIEW_ERROR_RATIO = Instrument(
     OVERVIEW, "valkey.command.error_ratio", "gauge", "1", (),
-    "", "", "Share of commands that ended in an error, from 0 to 1.",
+    "", "", "Share of commands that ended in an error, from 0 to 1 (without housekeeping).",
 )  # fmt: skip
 OVERVIEW_MEMORY = Instrument(
     OVERVIEW, "valkey.memory.used", "gauge", "By", (),

@@ -1,6 +1,8 @@
 """What a person looks at first: rate, latency, hits, errors and memory of the last interval, one number each.
 
-Owns how these gauges are computed from two readings. Never takes a reading itself.
+Owns how these gauges are computed from two readings. What clients send by themselves (telemetry.housekeeping) is left
+out: a handshake may expect an error, and a health check's PING says nothing about the application's commands. Never
+takes a reading itself.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from telemetry import names
-from telemetry.figures import Reading
+from telemetry.figures import Reading, Values
+from telemetry.housekeeping import is_housekeeping
 from telemetry.names import BUCKETS, DURATION_BOUNDS_NS, NANOSECONDS, Instrument
 
 _NANOSECONDS_PER_MS = 1_000_000
@@ -72,10 +75,11 @@ def quantile_ns(buckets: Sequence[int], quantile: float) -> float:
 
 
 def _sums(reading: Reading) -> _Sums:
-    calls = reading.numbers[names.COMMAND_CALLS]
+    calls = [(of, value) for of, value in reading.numbers[names.COMMAND_CALLS] if _counts(of)]
     lookups = reading.numbers[names.KEYSPACE_LOOKUPS]
     hits = sum(value for (_, hit), value in lookups if hit)
-    columns = zip(*(histogram.buckets for _, histogram in reading.histograms[names.COMMAND_DURATION]), strict=True)
+    durations = reading.histograms[names.COMMAND_DURATION]
+    columns = zip(*(histogram.buckets for of, histogram in durations if _counts(of)), strict=True)
     return _Sums(
         calls=sum(value for _, value in calls),
         errors=sum(value for (_, error_type), value in calls if error_type),
@@ -83,3 +87,8 @@ def _sums(reading: Reading) -> _Sums:
         misses=sum(value for _, value in lookups) - hits,
         buckets=[sum(column) for column in columns] or [0] * BUCKETS,
     )
+
+
+def _counts(of: Values) -> bool:
+    """Whether a command with these attributes is one of the application's."""
+    return not is_housekeeping(str(of[0]))

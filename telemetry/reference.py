@@ -104,7 +104,9 @@ one instance, whose sums never go down, even when a worker dies.
 - [samples/compose](../samples/compose) has a Grafana board and alert rules made of these.
 """
 _OVERVIEW: Final = """
-What to look at first: one number each, over the last export interval. A gauge that has nothing to say, such as a
+What to look at first: one number each, over the last export interval. Rate, latency and errors leave housekeeping out
+([Commands without a span](#commands-without-a-span)): a client's handshake may expect an error, and a health check's
+`PING` says nothing about your application. The counters above have it all. A gauge that has nothing to say, such as a
 latency without commands, is absent. Prometheus computes these itself, for example `histogram_quantile(0.99, sum by
 (le) (rate(valkey_command_duration_seconds_bucket[1m])))`.
 """

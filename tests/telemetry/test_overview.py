@@ -54,6 +54,27 @@ def test_each_interval_is_looked_at_by_itself() -> None:
     assert update(overview, totals) == {"valkey.command.rate": 0}
 
 
+def test_what_clients_send_by_themselves_is_left_out() -> None:
+    """As a client's handshake and a health check do on a healthy server."""
+    totals, overview = Totals(), Overview()
+    handshake = [
+        outcome("PING", calls=70, sum_ns=1, buckets={0: 70}),
+        outcome("CLIENT SETNAME", calls=10, sum_ns=1, buckets={0: 10}),
+        *(outcome(name, "ERR", calls=5, sum_ns=1, buckets={33: 5}) for name in ("SENTINEL MASTERS", "CLUSTER NODES")),
+    ]
+    totals.apply(1, frame(*handshake))
+    assert update(overview, totals) == {"valkey.command.rate": 0}
+    totals.apply(2, frame(outcome("GET", calls=20, sum_ns=1, buckets={10: 20}), *handshake))
+    assert update(overview, totals) == pytest.approx(
+        {
+            "valkey.command.rate": 2,
+            "valkey.command.latency.p50": 0.625,
+            "valkey.command.latency.p99": 0.7475,
+            "valkey.command.error_ratio": 0,
+        }
+    )
+
+
 def test_calls_without_durations_have_no_latency() -> None:
     totals = Totals()
     totals.apply(1, frame(outcome("BLPOP", calls=5)))
