@@ -104,6 +104,17 @@ def _spelt(mark: Exemplar) -> tuple[dict[str, str], float, float]:
     return ids, mark.duration_ns / names.NANOSECONDS, mark.end_unix_ns // 1_000_000 / 1_000
 
 
+class ForeignFamily(Metric):
+    """A family with somebody else's name and labels, whose true type OpenMetrics does not allow for them.
+
+    text_type: what the older format says; empty for a family that is part of the summary before it, as `NAME_sum` is.
+    """
+
+    def __init__(self, name: str, documentation: str, openmetrics_type: str, text_type: str) -> None:
+        super().__init__(name, documentation, openmetrics_type)
+        self.text_type = text_type
+
+
 class SidecarCollector(Collector):
     """Families of valkey.commands, valkey.clients and valkey.sidecar, as prometheus-client wants them."""
 
@@ -174,13 +185,16 @@ def write(families: Iterable[Metric], openmetrics: bool) -> bytes:
     escaped = _Escaped()
     for family in families:
         name, kind = family.name, family.type
-        if not openmetrics:
+        if isinstance(family, ForeignFamily) and not openmetrics:
+            kind = family.text_type
+        elif not openmetrics:
             # OpenMetrics names a family without its samples' suffix; the older format knows samples only.
             suffix, kind = {"counter": ("_total", kind), "info": ("_info", "gauge"), "unknown": ("", "untyped")}.get(
                 kind, ("", kind)
             )
             name += suffix
-        lines.append(f"# HELP {name} {escaped[family.documentation]}\n# TYPE {name} {kind}\n")
+        if kind:
+            lines.append(f"# HELP {name} {escaped[family.documentation]}\n# TYPE {name} {kind}\n")
         if openmetrics and family.unit:
             lines.append(f"# UNIT {name} {family.unit}\n")
         if isinstance(family, HistogramFamily):

@@ -14,6 +14,7 @@ from prometheus_client.samples import Sample
 
 from telemetry.engine.info import Info, number
 from telemetry.engine.table import BY_SOURCE, ROWS, FamilyKind, labels
+from telemetry.prometheus import ForeignFamily
 
 _PREFIX = "redis_"
 _COUNT = re.compile(r"0|[1-9][0-9]{0,9}")
@@ -70,10 +71,16 @@ def _with_empty_databases(info: Info) -> Info:
 
 
 def _family(name: str, kind: FamilyKind, description: str) -> Metric:
-    # Counters end in _total in both formats. Those that redis_exporter names otherwise have no type that fits.
-    counted = "counter" if name.endswith("_total") else "unknown"
-    return Metric(
-        _PREFIX + (name.removesuffix("_total") if kind == "counter" else name),
-        description,
-        counted if kind == "counter" else kind,
-    )
+    """An empty family. Both formats have redis_exporter's types, as far as OpenMetrics allows them for its names."""
+    shown = _PREFIX + name
+    if kind == "counter" and name.endswith("_total"):
+        return Metric(shown.removesuffix("_total"), description, "counter")
+    if kind == "counter":  # OpenMetrics' end in _total
+        is_part = name.removesuffix("_sum").removesuffix("_count") in _SUMMARIES
+        return ForeignFamily(shown, description, "unknown", "" if is_part else "counter")
+    if kind == "summary":  # OpenMetrics' quantiles are shares, not percentages
+        return ForeignFamily(shown, description, "gauge", "summary")
+    return Metric(shown, description, kind)
+
+
+_SUMMARIES = {row.family.name for row in ROWS if row.family is not None and row.family.kind == "summary"}

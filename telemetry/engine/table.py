@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from telemetry.engine.info import Cell, Info
 
 PointKind = Literal["counter", "updowncounter", "gauge"]
-FamilyKind = Literal["counter", "gauge"]
+FamilyKind = Literal["counter", "gauge", "summary"]
 
 
 class Point(NamedTuple):
@@ -97,7 +97,7 @@ def _latency(percentile: str) -> Row:
         f"latency_percentiles_usec_*.p{percentile}",
         "Time that a command takes in the engine, by percentile.",
         _point("cmd.latency", "gauge", "s", {**_CMD, "percentile": f"=p{percentile}"}, _US),
-        _gauge("latency_percentiles_usec", {**_CMD, "quantile": f"={percentile}"}),
+        Family("latency_percentiles_usec", "summary", {**_CMD, "quantile": f"={percentile}"}, 1, None),
     )
 
 

@@ -6,6 +6,7 @@ import math
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.parser import text_string_to_metric_families as text_string_to_families
 
 from telemetry.engine.beside import QUESTIONS
 from telemetry.engine.families import EngineCollector, families
@@ -150,6 +151,28 @@ def test_the_text_is_openmetrics(used: Server) -> None:
     assert found["redis_up"].samples[0].value == 1
     assert all(math.isfinite(sample.value) for family in found.values() for sample in family.samples)
     assert len(found) > 100
+
+
+def test_types_in_the_older_format_are_those_of_redis_exporter(used: Server) -> None:
+    """It has counters without `_total` and a summary of percentages, which OpenMetrics does not allow."""
+    text = write(EngineCollector(lambda: _info(used)).collect(), openmetrics=False).decode()
+    found = {family.name: family for family in text_string_to_families(text)}
+    assert {name: found[name].type for name in _COUNTERS} == dict.fromkeys(_COUNTERS, "counter")
+    summary = found["redis_latency_percentiles_usec"]
+    assert summary.type == "summary"
+    assert {sample.name.removeprefix(summary.name) for sample in summary.samples} == {"", "_count", "_sum"}
+    assert "unknown" not in {family.type for family in found.values()}
+
+
+_COUNTERS = [
+    "redis_dump_payload_sanitizations",
+    "redis_io_threaded_reads_processed",
+    "redis_io_threaded_writes_processed",
+    "redis_total_error_replies",
+    "redis_total_reads_processed",
+    "redis_total_writes_processed",
+    "redis_unexpected_error_replies",
+]
 
 
 def test_an_engine_that_is_away_is_down_and_nothing_else() -> None:
