@@ -51,7 +51,8 @@ Commands that belong together are shown together:
   result.
 
 A command that failed has the status ERROR with the engine's text, in which arguments are left out. Spans never hold
-values, and keys only if `--sidecar-trace-keys` asks for them.
+values, and keys only if `--sidecar-trace-keys` asks for them. A span has no key if the beginning of its request
+had gone on to the engine when the rest arrived, or if the request was sent inline.
 
 | attribute | type | when | meaning |
 |---|---|---|---|

@@ -23,7 +23,7 @@ cdef class Recorder:
     cdef Unit* transaction               # what is to be queued
     cdef long long answered_ns           # when the last reply was complete, or the client read again
     # The request being taken.
-    cdef const char* first               # its first argument, NULL: not known
+    cdef const char* first               # its first argument, NULL: not known; of a longer one, 16 bytes may be all that is here
     cdef long long first_length
     cdef const char* start               # the whole of it, NULL: it is not all here
     cdef const char* end

@@ -7,6 +7,7 @@ from sidecar.relay.framer cimport Event
 
 cdef enum:
     HELD_MAX = 1 << 20               # bytes of a word of the name; longer no command has: it is forwarded as it comes
+    FIRST_KEPT = 16                  # bytes of a first argument: enough to see whose it is (telemetry.housekeeping, KEY_PREFIX)
 
 cdef bint says_block(const char* p, const char* end) noexcept nogil
 
@@ -30,8 +31,9 @@ cdef class RequestFramer:
     cdef readonly long long size     # bytes, framing included
     cdef bint is_inline
     cdef bint odd                    # a CR LF is not one: Valkey refuses it from 9.1 on, and closes the connection
-    cdef const char* first           # argument of a request that came whole, NULL: not known
-    cdef long long first_length
+    cdef const char* first           # argument, NULL: it has none; all of it is here when the request came whole, else FIRST_KEPT bytes at most
+    cdef long long first_length      # of the argument
+    cdef char kept[FIRST_KEPT]
     cdef const Command* command      # NULL: not in the table
     cdef const Command* container    # whose subcommand it is, if it is one's (CONFIG)
 

@@ -1,6 +1,7 @@
 """Where a request ends, whichever way the bytes were cut.
 
-The framer keeps a few numbers and at most NAME_MAX bytes of a name, never the request: a 512 MB value streams through it. The rules are those
+The framer keeps a few numbers, at most NAME_MAX bytes of a name and, of a request that comes in parts, the first bytes of its first argument. It
+never keeps the request: a 512 MB value streams through it. The rules are those
 of Valkey's ``parseMultibulkBuffer`` and ``parseInlineBuffer`` (networking.c). It answers nothing: bytes that are not RESP are the engine's to
 refuse. Versions before 9.1 skip two bytes behind an argument, and one behind the CR of a number, without a look: so does it, and says so (`odd`).
 
@@ -15,6 +16,18 @@ from sidecar.relay.framer cimport BAD, BROKEN, DIGITS, EMPTY, FRAME, MINUS, MORE
 
 cdef enum:
     START, COUNT, AFTER_COUNT, DOLLAR, LENGTH, AFTER_LENGTH, BODY, INLINE
+
+cdef extern from *:
+    """
+    /* n more bytes of a text, behind `at` of them: keep what is among the first `most`. Not inlined: whole requests never come here. */
+    __attribute__((noinline))
+    static void keep_bytes(char *kept, long long most, long long length, long long at, const char *p, long long n) {
+        long long upto = at + n < length ? at + n : length;
+        if (upto > most) upto = most;
+        if (at < upto) memcpy(kept + at, p, (size_t)(upto - at));
+    }
+    """
+    void keep_bytes(char* kept, long long most, long long length, long long at, const char* p, long long n) noexcept nogil
 
 cdef long long _INLINE_MAX = 64 * 1024       # PROTO_INLINE_MAX_SIZE
 cdef long long _COUNT_MAX = 2147483647       # INT_MAX
@@ -220,6 +233,10 @@ cdef class RequestFramer:
                     if self.body_left >= 2 and p[self.body_left - 2] != 13:
                         self.odd = True
                     if self.body_left <= n and p[self.body_left - 1] != 10:
+                elif self.argc - self.args_left == 1:
+                    keep_bytes(self.kept, FIRST_KEPT, self.body_length, self.body_length + 2 - self.body_left, p, n)
+                    self.first = self.kept
+                    self.first_length = self.body_length
                         self.odd = True
                 self.body_left -= n
                 p += n

@@ -13,7 +13,7 @@ from sidecar.relay.commands import CommandTable
 from telemetry import spanpacket
 from telemetry.otlp.settings import Sampler
 from tests.conftest import Server
-from tests.sidecar.relay.traced import T, Talk, Tracing, command, lines
+from tests.sidecar.relay.traced import PARENT_ID, T, Talk, Tracing, command, lines
 
 
 def test_a_command_is_a_root_span_with_who_sent_it_and_what_it_moved(talk: Talk) -> None:
@@ -67,6 +67,36 @@ def test_housekeeping_has_no_span(talk: Talk) -> None:
 def test_stackexchange_redis_own_keys_and_channels_have_no_span(talk: Talk) -> None:
     conversation = talk("GET __Booksleeve_TieBreak", "GET __Booksleev", "HELLO 3\nSUBSCRIBE __Booksleeve_MasterChanged")
     assert [span.name for span in conversation.spans] == ["GET"]
+
+
+_OF_ITS_OWN = [
+    "GET __Booksleeve_TieBreak",
+    "SET __Booksleeve_TieBreak endpoint",
+    "SETEX __Booksleeve_TieBreak 60 endpoint",
+    "PUBLISH __Booksleeve_MasterChanged host:6379",
+    "SUBSCRIBE __Booksleeve_MasterChanged",
+    "UNSUBSCRIBE __Booksleeve_MasterChanged",
+]
+
+
+@pytest.mark.parametrize("inline", [False, True], ids=["RESP", "inline"])
+@pytest.mark.parametrize("text", _OF_ITS_OWN)
+def test_they_have_none_wherever_a_segment_ends(talk: Talk, text: str, inline: bool) -> None:
+    """And they use up no context. A request may be cut anywhere, and its beginning be at the engine when the rest comes."""
+    request = text.encode() + b"\r\n" if inline else lines(text)
+    cuts = [part for at in range(1, len(request)) for part in (request[:at], request[at:])]
+    single_bytes = [request[at : at + 1] for at in range(len(request))]
+    conversation = talk("HELLO 3", f"TRACEPARENT {T}", *cuts, *single_bytes, "GET a")
+    assert [(span.name, span.parent_id) for span in conversation.spans] == [("GET", PARENT_ID)]
+
+
+@pytest.mark.parametrize("inline", [False, True], ids=["RESP", "inline"])
+@pytest.mark.parametrize("key", ["__Booksleev", "__booksleeve_x", "x__Booksleeve_", "a", '""'])
+def test_keys_of_others_have_one_wherever_a_segment_ends(talk: Talk, key: str, inline: bool) -> None:
+    key_bytes = b"" if key == '""' else key.encode()
+    request = b"GET " + key.encode() + b"\r\n" if inline else command("GET", key_bytes)
+    cuts = [part for at in range(1, len(request)) for part in (request[:at], request[at:])]
+    assert [span.name for span in talk(*cuts).spans] == ["GET"] * (len(request) - 1)
 
 
 def test_the_list_of_housekeeping_can_be_changed(talk: Talk) -> None:
@@ -293,6 +323,19 @@ def test_whole_and_hashed_keys(talk: Talk) -> None:
     }  # fmt: skip
     hashed = talk("SET secret 1", trace_keys="hash").one("SET")
     assert hashed.key == hashlib.sha256(b"secret").hexdigest()[:16].encode()
+
+
+def test_a_request_that_came_in_parts_shows_its_own_key_or_none(talk: Talk) -> None:
+    """Its beginning is not kept: at home it may be at the engine when the rest comes. A lane gets whole requests only."""
+    request = command("SET", "secret", "value")
+    cuts = range(1, len(request))
+    conversation = talk(*(part for at in cuts for part in (request[:at], request[at:])), trace_keys="whole")
+    keys = [span.key for span in conversation.named("SET")]
+    if conversation.lane:
+        assert keys == [b"secret"] * len(cuts)
+    else:
+        first = request.index(b"$6")
+        assert keys == [b"secret" if at < first else b"" for at in cuts]
 
 
 # ---- endings ---------------------------------------------------------------------------------------------------------
