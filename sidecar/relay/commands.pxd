@@ -17,7 +17,7 @@ cdef enum Kind:
     UNWATCH
     BLOCKING         # waits by nature (BLPOP): its time is not latency
     MAYBE_BLOCKING   # waits when an argument says BLOCK (XREAD): held until it is complete
-    NOTED_KIND       # PLAIN, and its success changes what is known about the client (SELECT, AUTH, CLIENT SETNAME): held until it is complete
+    NOTED_KIND       # PLAIN, and its success changes what is known about the client (SELECT, AUTH, CLIENT SETNAME, SCRIPT DEBUG): held until it is complete
     TRACEPARENT      # ours: it never reaches the engine
     HELD             # held until it is complete, then `special.py` says what is forwarded
 

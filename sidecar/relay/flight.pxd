@@ -32,6 +32,7 @@ cdef class Flight:
     cdef bint monitor
     cdef bint watching
     cdef bint pushes                     # RESP3: messages come as pushes, and an array is a reply
+    cdef bint debugger                   # scripts run in the engine's debugger (SCRIPT DEBUG)
     cdef bint silent_block               # a command that may wait by nature was sent without a reply to come, and may be waiting
 
     cdef int expect(self, int awaiting, Py_ssize_t command, int flags, long long expected, long long size, bint silent, long long now) except -1

@@ -3,6 +3,7 @@
 cimport cython
 
 from sidecar.relay.flight cimport Flight
+from sidecar.relay.pending cimport Pending
 from sidecar.relay.reply_framer cimport ReplyFramer
 
 @cython.final
@@ -22,6 +23,7 @@ cdef class HomeRoute(Flight):
     cdef bint _executing(self) noexcept
     cdef bint _out_of_band(self)
     cdef bint _is_monitor_line(self) noexcept
+    cdef bint _is_script(self, Pending* entry)
     cdef bint _in_pubsub(self) noexcept
     cdef int _frame(self, long long now) except -1
     cdef int _confirmation(self, int kind, long long now) except -1

@@ -308,6 +308,8 @@ cdef class HomeRoute(Flight):
         cdef bint failed = framer.type == ERROR or framer.type == BIG_ERROR
         if self.transaction is not None and framer.type == STATUS and entry.awaiting != EXEC_REPLY and framer.head_length >= 6 \
                 and memcmp(framer.head, b"QUEUED", 6) == 0:
+            if self.debugger and self._is_script(&entry):      # EXEC's reply will not be its own
+                return self._go_raw("debugger")
             if entry.awaiting not in (REPLY, HELLO_REPLY, UNWATCH_REPLY):    # what it does inside EXEC cannot be followed
                 return self._go_raw("transaction")
             self.recorder.add_bytes(&entry, 0, framer.size)
@@ -336,6 +338,8 @@ cdef class HomeRoute(Flight):
         self.silent_block = False
         if not failed:
             self.answered_well = True
+            if self.debugger and self._is_script(&entry):      # this was the debugger's greeting: its lines follow, then the end
+                return self._go_raw("debugger")
         elif not self.answered_well and framer.head_length > 6 and memcmp(framer.head, b"NOAUTH", 6) == 0:
             self.relay.auth_required = True    # as ACL SETUSER may have made it
         if framer.size > LARGE_BYTES or entry.size > LARGE_BYTES:
@@ -344,6 +348,10 @@ cdef class HomeRoute(Flight):
             self._take_effect(entry.awaiting, failed)
         front = self.pending.front()
         return self._unanswered() if front != NULL and front.awaiting >= SILENT else 0
+
+    cdef bint _is_script(self, Pending* entry):
+        """Whether it is a command that SCRIPT DEBUG makes interactive."""
+        return self.relay.table.names[entry.command] in ("EVAL", "EVAL_RO")
 
     cdef int _take_effect(self, int awaiting, bint failed) except -1:
         """What the reply that is complete changes in the state of the connection."""

@@ -1,4 +1,4 @@
-"""What a client's own commands change about its connection: database, user, protocol, name, library.
+"""What a client's own commands change about its connection: database, user, protocol, name, library, script debugger.
 
 Owns reading it from their arguments; its spans show it, and another connection can be made the same. Whether the
 engine agrees, the route sees.
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from sidecar.relay.plan import word
 
 Changes = tuple[tuple[str, str | int | tuple[bytes, bytes | None]], ...]
-"""Fields and their new values: database, protocol, name, lib-name, lib-ver, user ("" is the default user), and
-credentials: user and password as they were given, which are shown nowhere."""
+"""Fields and their new values: database, protocol, name, lib-name, lib-ver, debugger (whether scripts run in it), user
+("" is the default user), and credentials: user and password as they were given, which are shown nowhere."""
 
 AFTER_RESET: Changes = (
     ("name", ""),
@@ -21,11 +21,11 @@ AFTER_RESET: Changes = (
     ("protocol", 2),
     ("credentials", (b"default", None)),
 )
-"""What RESET leaves; the library stays."""
+"""What RESET leaves; the library and the script debugger stay."""
 
 
 def changes(args: Sequence[bytes] | None) -> Changes:
-    """What the success of SELECT, AUTH, HELLO, CLIENT SETNAME or CLIENT SETINFO changes, by field."""
+    """What the success of SELECT, AUTH, HELLO, CLIENT SETNAME, CLIENT SETINFO or SCRIPT DEBUG changes, by field."""
     if not args:
         return ()
     name = word(args[0])
@@ -40,6 +40,8 @@ def changes(args: Sequence[bytes] | None) -> Changes:
         return (("name", _text(args[2])),)
     if name == b"client" and len(args) == 4 and word(args[2]) in (b"lib-name", b"lib-ver"):
         return ((word(args[2]).decode(), _text(args[3])),)
+    if name == b"script" and len(args) == 3:
+        return (("debugger", word(args[2]) != b"no"),)
     return ()
 
 

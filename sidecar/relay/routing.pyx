@@ -124,6 +124,8 @@ cdef class Routed(Owner):
         if self.attributes is None:
             self.attributes = Attributes()
         before = self.attributes.identity
+        if self.route is not None:
+            self.route.debugger = dict(change).get("debugger", self.route.debugger)
         self.attributes.apply(change)
         if self.attributes.identity != before or "credentials" in dict(change):
             self._leave_group()
