@@ -25,6 +25,7 @@ from sidecar.relay.commands import CommandTable
 from sidecar.relay.session import Session
 from sidecar.relay.shared import Relay
 from sidecar.settings import SidecarSettings
+from telemetry.commandnames import KNOWN
 from telemetry.ledger import Ledger
 from telemetry.otlp.settings import Sampler
 from telemetry.spans import Tracer
@@ -155,6 +156,7 @@ class _Bench:
         self._engine = _Engine(engine_socket, case.request)
         table = CommandTable()
         table.update(_TABLE)
+        table.lack(KNOWN)
         ledger = Ledger(table.names, case.ledger)
         self._relay = Relay(loop, table, ledger, _tracer(table, case.spans), engine_socket)
         self._relay.lanes = case.lanes

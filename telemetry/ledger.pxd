@@ -38,6 +38,7 @@ cdef extern from *:
 @cython.final
 cdef class Ledger:
     cdef list names
+    cdef object lacking             # names that the engine lacks
     cdef Py_ssize_t size
     cdef Row** rows                 # by command id, allocated at the first call
     cdef dict errors                # (command id, code) -> index into `failures`
@@ -53,6 +54,7 @@ cdef class Ledger:
     cdef unsigned char first_bucket[65]      # by the bit length of a duration in ns: the first bucket that can hold it
 
     cdef int grow(self) except -1
+    cdef unsigned char _rule(self, Py_ssize_t command) except? 0
     cdef Row* new_row(self, Py_ssize_t command) except NULL
     cdef Failure* failure(self, Py_ssize_t command, str name) except NULL
     cdef int error(self, Py_ssize_t command, const char* text, Py_ssize_t length, long long duration_ns, long long request, long long response) except -1

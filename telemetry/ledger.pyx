@@ -10,7 +10,7 @@ import struct
 cimport cython
 from libc.stdlib cimport calloc, free, realloc
 
-from telemetry.lookups import RULES
+from telemetry.lookups import LACKED, RULES
 from telemetry.names import DURATION_BOUNDS_NS
 
 cdef enum:
@@ -36,6 +36,7 @@ cdef class Ledger:
                 i += 1
             self.first_bucket[bits] = i
         self.names = names
+        self.lacking = frozenset()
         self.errors = {}
         self.failure_keys = []
         self.codes = set()
@@ -67,15 +68,24 @@ cdef class Ledger:
         self.size = size
         return 0
 
-    def names_grew(self):
-        """The command table has more names than before."""
+    def names_grew(self, lacking=frozenset()):
+        """The command table has changed. lacking: the names that the engine lacks; one that is there no more has come with a module."""
+        cdef Py_ssize_t i
         self.grow()
+        self.lacking = lacking
+        for i in range(self.size):
+            if self.rows[i] != NULL:
+                self.rows[i].rule = self._rule(i)
+
+    cdef unsigned char _rule(self, Py_ssize_t command) except? 0:
+        name = self.names[command]
+        return LACKED if command == 0 or name in self.lacking else RULES.get(name, 0)
 
     cdef Row* new_row(self, Py_ssize_t command) except NULL:
         self.rows[command] = <Row*>calloc(1, sizeof(Row))
         if self.rows[command] == NULL:
             raise MemoryError
-        self.rows[command].rule = RULES.get(self.names[command], 0)
+        self.rows[command].rule = self._rule(command)
         return self.rows[command]
 
     cdef int blocked(self, Py_ssize_t command, long long duration_ns) except -1:

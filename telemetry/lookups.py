@@ -18,6 +18,8 @@ EACH: Final = 4
 """Every element counts: a null one is a miss, any other a hit."""
 ARGUMENTS: Final = 5
 """The integer is the number of keys found, of as many as were asked for."""
+LACKED: Final = 6
+"""No lookup: a command that the engine is said to lack. When it succeeds, the command table is out of date."""
 
 # fmt: off
 _COMMANDS: Final[dict[int, tuple[str, ...]]] = {

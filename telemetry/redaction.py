@@ -68,11 +68,23 @@ SCRIPTS: Final = frozenset(
 )
 _ENGINES_OWN: Final = ("NOSCRIPT ", "NOPERM ", "NOAUTH ", "BUSY ", "LOADING ", "READONLY ", "OOM ", "MISCONF ")
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{0,31}(?=\s|$)")
+_LACKING: Final = re.compile(r"ERR unknown (?:sub)?command (['`])([^'`]+)\1")
+_OTHER: Final = "_OTHER"
 
 
 def redact_reply(command: str, text: str) -> str:
-    """The text of an error reply to this command. What a script says may be anything: only its code is shown."""
+    """The text of an error reply to this command. What a script says may be anything: only its code is shown.
+
+    command: as the span shows it. A name that stands there is no secret: the engine may say that it does not know it.
+
+        >>> redact_reply("SENTINEL MASTERS", "ERR unknown command 'sentinel', with args beginning with: 'masters' ")
+        "ERR unknown command 'SENTINEL'"
+    """
     if command not in SCRIPTS or text.startswith(_ENGINES_OWN):
-        return redact(text)
+        shown = redact(text)
+        lacking = _LACKING.match(text)
+        if lacking is not None and command != _OTHER and lacking[2].upper() in command.split(" "):
+            return shown.replace("?", lacking[2].upper(), 1)
+        return shown
     code = _CODE.match(text)
     return f"{code[0] if code else 'ERR'} (a script's own words are not shown)"

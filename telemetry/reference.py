@@ -61,7 +61,7 @@ _HOUSEKEEPING: Final = """
 ### Commands without a span
 
 Clients send some commands by themselves. These have no span (`--sidecar-trace-exclude`
-changes that), and a context passes over them; metrics count them all:
+changes that), and a context passes over them, whether or not your engine knows them; metrics count them all:
 
 """
 _OWN_KEYS: Final = """
@@ -94,8 +94,10 @@ one instance, whose sums never go down, even when a worker dies.
 
 - `valkey.command.calls` counts every command once, at its reply. `valkey.command.duration` has those with a duration
   of their own: not those queued in a transaction, blocked, or without a reply.
-- Commands that the engine does not know are `_OTHER`. So are error codes that do not look like one, and those beyond
-  64 of them.
+- Names come from the engine's command table, and from a list of well-known commands that your engine may lack
+  (`SENTINEL MASTERS`, `JSON.SET`, a command that `rename-command` took away): those count as themselves, with the
+  error that the engine gave. Any other name is `_OTHER`. So are error codes that do not look like one, and those
+  beyond 64 of them.
 - Hits and misses are read from replies: `nil` for `HGET` is a miss although its key may exist. The engine's own
   `redis.keyspace.hits` stands beside it.
 - Sums over OTLP are cumulative since the server's start, unless `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`
@@ -109,7 +111,8 @@ What to look at first: one number each, over the last export interval. Rate, lat
 ([Commands without a span](#commands-without-a-span)): a client's handshake may expect an error, and a health check's
 `PING` says nothing about your application. The counters above have it all. A gauge that has nothing to say, such as a
 latency without commands, is absent. Prometheus computes these itself, for example `histogram_quantile(0.99, sum by
-(le) (rate(valkey_command_duration_seconds_bucket[1m])))`.
+(le) (rate(valkey_command_duration_seconds_bucket[1m])))`; [samples/compose](../samples/compose) shows how to leave
+housekeeping out there.
 """
 _ENGINE: Final = """
 ## The engine's metrics

@@ -347,7 +347,8 @@ class Engine:
                     self.table = await commandtable.probe(self.plan.binary, self._folder.path, self._children)
                 except (EngineError, OSError, UnreachableError) as error:
                     self._journal.warning(
-                        "engine.commands_unknown", f"The engine's commands are unknown, all count as _OTHER: {error}."
+                        "engine.commands_unknown",
+                        f"The engine's command table can't be read; only well-known commands count by name: {error}.",
                     )
                     self.table = []
         assert self._observer is not None

@@ -27,6 +27,7 @@ cdef enum Route:     # bits of Command.route
     RIDES = 3
     KEEPS = 4        # its answer tells the connection from others: the session keeps this one
     PINS = 8         # may change the connection in a way that is not followed: the session never rides again
+    LACKS = 16       # the engine does not know this name: only spans and metrics do
 
 cdef enum:
     NAME_MAX = 256   # bytes of a name, subcommand included; renamed commands may have long ones
@@ -65,9 +66,11 @@ cdef class CommandTable:
     cdef unsigned int blob_length
     cdef readonly list names       # by id; id 0 is `_OTHER`
     cdef dict ids
+    cdef set present               # names that commands of the engine have
     cdef readonly dict first_keys  # by name: the position of the first key
     cdef Command disguise          # of a name that the engine might take for a command that it does not spell
     cdef const Command* find(self, const char* name, Py_ssize_t length) noexcept nogil
+    cdef unsigned short _id(self, str canonical) except? 0
     cdef int _put_short(self, bytes name, Command command) except -1
     cdef int put(self, bytes name, Command command) except -1
 

@@ -1,7 +1,8 @@
 """The command table: which commands the engine knows, by name, and how the relay treats each.
 
 Owns the mapping from a request's first word (or first two: ``CONFIG GET``) to a small id that the ledger counts by. Names come from the
-engine's ``COMMAND``, so they are bounded; every other name is id 0, ``_OTHER``. It never looks at arguments beyond the name.
+engine's ``COMMAND`` and from a list of names that an engine may lack, so they are bounded; every other name is id 0, ``_OTHER``. A name that the
+engine lacks is only a name: the engine gets the request, and refuses it. Arguments beyond the name are never looked at.
 """
 
 from libc.stdlib cimport calloc, free, realloc
@@ -29,8 +30,8 @@ cdef dict _KINDS = {
     "AUTH": NOTED_KIND,
     "CLIENT SETNAME": NOTED_KIND,
     "CLIENT SETINFO": NOTED_KIND,
-    "TRACEPARENT": TRACEPARENT,
     "SCRIPT DEBUG": NOTED_KIND,
+    "TRACEPARENT": TRACEPARENT,
     "XREAD": MAYBE_BLOCKING,
     "XREADGROUP": MAYBE_BLOCKING,
 }
@@ -88,6 +89,7 @@ cdef class CommandTable:
             raise MemoryError
         self.names = [OTHER]
         self.ids = {OTHER: 0}
+        self.present = set()
         self.first_keys = {}
         self.disguise.id = 0
         self.disguise.kind = HELD
@@ -117,6 +119,36 @@ cdef class CommandTable:
             name = called.get(head, b"" if head in originals else head)
             self._add(name, head, sub, flags, held, not bar and head in containers)
 
+    def lack(self, known):
+        """Add the names that the engine does not know, to be called after `update`: those it hides (``rename-command``), and of `known` the rest.
+
+        known: upper-case names, subcommand included (``SENTINEL MASTERS``). A later `update` may bring the command itself.
+        """
+        cdef Command command
+        cdef bytes key
+        names = [*self.names[1:], *sorted(set(known).difference(self.ids))]
+        containers = {head for head, space, _sub in (name.partition(" ") for name in names) if space}
+        for name in names:
+            key = _spelled(name).replace(b" ", b"\0", 1)
+            if self.find(key, len(key)) != NULL or len(self.names) >= 65535:
+                continue
+            command.id = self._id(name)
+            command.kind = CONTAINER if name in containers else PLAIN
+            command.subscription = 0
+            command.route = LACKS
+            self.put(key, command)
+
+    @property
+    def lacking(self):
+        """The names that no command of the engine has, whatever it is called."""
+        return frozenset(self.names).difference(self.present)
+
+    cdef unsigned short _id(self, str canonical) except? 0:
+        if canonical not in self.ids:
+            self.ids[canonical] = len(self.names)
+            self.names.append(canonical)
+        return self.ids[canonical]
+
     def _add(self, bytes name, bytes original, bytes sub, flags, held, bint container):
         """One command: the name that it is called by (none: it cannot be called), its own name, and its subcommand, if any."""
         cdef Command command
@@ -125,10 +157,8 @@ cdef class CommandTable:
             return
         if len(self.names) >= 65535:
             return
-        if canonical not in self.ids:
-            self.ids[canonical] = len(self.names)
-            self.names.append(canonical)
-        command.id = self.ids[canonical]
+        command.id = self._id(canonical)
+        self.present.add(canonical)
         for flag in flags:
             if flag.startswith(FIRST_KEY):
                 self.first_keys[canonical] = int(flag[len(FIRST_KEY):])

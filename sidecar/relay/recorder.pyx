@@ -21,9 +21,10 @@ cdef enum:         # telemetry/lookups.py
     ZERO_RULE = 3
     EACH_RULE = 4
     ARGUMENTS_RULE = 5
+    LACKED_RULE = 6
 
-if (NIL_RULE, EMPTY_RULE, ZERO_RULE, EACH_RULE, ARGUMENTS_RULE) != \
-        (lookups.NIL, lookups.EMPTY, lookups.ZERO, lookups.EACH, lookups.ARGUMENTS):
+if (NIL_RULE, EMPTY_RULE, ZERO_RULE, EACH_RULE, ARGUMENTS_RULE, LACKED_RULE) != \
+        (lookups.NIL, lookups.EMPTY, lookups.ZERO, lookups.EACH, lookups.ARGUMENTS, lookups.LACKED):
     raise ImportError("the rules of telemetry.lookups have other numbers in sidecar.relay.recorder")
 
 
@@ -168,10 +169,7 @@ cdef class Recorder:
                     ledger.blocked(entry.command, now - entry.at_ns)
             else:
                 row = ledger.row(entry.command)
-            if entry.command == 0:
-                if self.relay.on_unknown is not None:
-                    self.relay.on_unknown()
-            elif row.rule:
+            if row.rule:
                 if row.rule == EACH_RULE:
                     hits, misses = framer.count - framer.nulls, framer.nulls
                 elif row.rule == ARGUMENTS_RULE:
@@ -182,6 +180,8 @@ cdef class Recorder:
                     hits = not framer.null and framer.count != 0
                 elif row.rule == ZERO_RULE:
                     hits = framer.integer != 0
+                elif self.relay.on_unknown is not None:       # LACKED_RULE
+                    self.relay.on_unknown()
                 if row.rule < EACH_RULE:
                     misses = not hits
                 if ledger.enabled:

@@ -44,6 +44,7 @@ cdef class RequestFramer:
     cdef bint midway(self) noexcept nogil
     cdef bint undecided(self) noexcept nogil
     cdef bint inspected(self) noexcept nogil
+    cdef bint _lacks(self) noexcept nogil
     cdef void _name_done(self) noexcept nogil
     cdef int _digit(self, char c) noexcept nogil
     cdef void inline_command(self, bytes name, bytes second)

@@ -11,7 +11,7 @@ A NUL byte ends a name, because the engine compares names as C strings. But it f
 
 from libc.string cimport memchr, memcmp
 
-from sidecar.relay.commands cimport CONTAINER, HELD, HELLO, MAYBE_BLOCKING, NAME_MAX, TRACEPARENT, Command, CommandTable, find_short
+from sidecar.relay.commands cimport CONTAINER, HELD, HELLO, LACKS, MAYBE_BLOCKING, NAME_MAX, TRACEPARENT, Command, CommandTable, find_short
 from sidecar.relay.framer cimport BAD, BROKEN, DIGITS, EMPTY, FRAME, MINUS, MORE, NEGATIVE, NO_DIGIT, NUMBER_MAX, ZERO
 
 cdef enum:
@@ -70,8 +70,12 @@ cdef class RequestFramer:
         if self.state == INLINE:
             return True
         if self.naming:
-            return self.name_length <= NAME_MAX and (self.state != BODY or self.body_length <= HELD_MAX)
+            return self.name_length <= NAME_MAX and (self.state != BODY or self.body_length <= HELD_MAX) and not self._lacks()
         return self.command != NULL and (self.command.kind >= MAYBE_BLOCKING or self.command.kind == HELLO)
+
+    cdef bint _lacks(self) noexcept nogil:
+        """Whether the first word of the name is one that the engine does not know: then all of the request is the engine's to refuse."""
+        return self.container != NULL and self.container.route & LACKS
 
     cdef bint inspected(self) noexcept nogil:
         """Of a request that is undecided: whether it may not pass unseen, however long it is."""
@@ -83,7 +87,7 @@ cdef class RequestFramer:
         if self.name_length <= NAME_MAX:
             found = self.table.find(self.name, self.name_length)
         if found != NULL and self.cut and self.argc == self.args_left:
-            found = &self.table.disguise
+            found = &self.table.disguise if not found.route & LACKS else NULL
         self.command = found
         self.cut = False
         if found != NULL and found.kind == CONTAINER and self.args_left > 1 and self.name_length < NAME_MAX:
@@ -119,7 +123,7 @@ cdef class RequestFramer:
         if 0 < len(spelled) <= NAME_MAX:
             found = self.table.find(spelled, len(spelled))
             if found != NULL and b"\0" in name:
-                found = &self.table.disguise
+                found = &self.table.disguise if not found.route & LACKS else NULL
             elif found != NULL and found.kind == CONTAINER and second is not None:
                 self.container = found
                 spelled = spelled + b"\0" + second.partition(b"\0")[0].upper()
@@ -222,21 +226,21 @@ cdef class RequestFramer:
                     while i < n and self.body_left - i > 2 and self.name_length <= NAME_MAX and not self.cut:
                         if p[i] == 0:
                             self.cut = True
-                            if self.body_length > HELD_MAX:    # its beginning is on its way already: it must not end
+                            if self.body_length > HELD_MAX and not self._lacks():    # its beginning is on its way already: it must not end
                                 self.event = BROKEN
                                 return p
                         else:
                             self.name[self.name_length] = _upper(p[i])
                             self.name_length += 1
                         i += 1
-                if self.body_left <= n + 1:    # the CR LF behind it, or a half of it
-                    if self.body_left >= 2 and p[self.body_left - 2] != 13:
-                        self.odd = True
-                    if self.body_left <= n and p[self.body_left - 1] != 10:
                 elif self.argc - self.args_left == 1:
                     keep_bytes(self.kept, FIRST_KEPT, self.body_length, self.body_length + 2 - self.body_left, p, n)
                     self.first = self.kept
                     self.first_length = self.body_length
+                if self.body_left <= n + 1:    # the CR LF behind it, or a half of it
+                    if self.body_left >= 2 and p[self.body_left - 2] != 13:
+                        self.odd = True
+                    if self.body_left <= n and p[self.body_left - 1] != 10:
                         self.odd = True
                 self.body_left -= n
                 p += n

@@ -6,7 +6,6 @@ from sidecar.relay.routing cimport Routed
 
 cdef class Requests(Routed):
     cdef RequestFramer requests
-    cdef Py_ssize_t last                 # id of the last command
     cdef readonly bint requesting_multi  # the next request is part of a transaction, if nothing was refused
     cdef bint replies_off
     cdef bint skip_next

@@ -8,7 +8,7 @@ import inspect
 
 from sidecar.relay.channel cimport HOLD
 from sidecar.relay.commands cimport (
-    BLOCKING, Command, DISCARD, EXEC, HELD, HELLO, KEEPS, MAYBE_BLOCKING, MONITOR, MULTI, NOTED_KIND, PINS, PLAIN, RESET, SUBSCRIBE, TRACEPARENT,
+    BLOCKING, Command, DISCARD, EXEC, HELD, HELLO, KEEPS, LACKS, MAYBE_BLOCKING, MONITOR, MULTI, NOTED_KIND, PINS, PLAIN, RESET, SUBSCRIBE, TRACEPARENT,
     UNSUBSCRIBE, UNWATCH, WATCH,
 )
 from sidecar.relay.home cimport HomeRoute
@@ -93,7 +93,7 @@ cdef class Requests(Routed):
         command = framer.command
         kind = command.kind if command != NULL else <int>PLAIN
         identifier = self.last = command.id if command != NULL else 0
-        if command != NULL and command.route & (PINS | KEEPS):
+        if command != NULL and command.route & (PINS | KEEPS | LACKS):
             self._mark(command.route)
         argc = framer.argc - 1
         if argc and (kind == MULTI or kind == EXEC or kind == DISCARD or kind == RESET or kind == MONITOR):

@@ -16,6 +16,7 @@ cdef class Routed(Owner):
     cdef Rider rider                     # None: it has never gone by lane
     cdef Group group                     # whose lane it may go by, None: by none
     cdef object attributes               # sidecar.relay.attributes.Attributes, None: those of a new connection
+    cdef Py_ssize_t last                 # id of the last command, 0: the engine does not know it
     cdef bint pinned                     # it never goes by lane again
     cdef bint kept                       # its own connection stays, however idle
     cdef bint crossing                   # what waits goes home when all that is in flight on the lane is answered

@@ -7,7 +7,7 @@ which the session changes between the two: only when nothing of it is in flight.
 import os
 import socket
 
-from sidecar.relay.commands cimport PINS
+from sidecar.relay.commands cimport LACKS, PINS
 from sidecar.relay.home cimport HomeRoute
 from sidecar.relay.lane cimport Lane, Rider
 from sidecar.relay.lanes cimport Group, Lanes
@@ -110,7 +110,10 @@ cdef class Routed(Owner):
         self._leave_group()
 
     cdef int _mark(self, int route) except -1:
-        """A command that makes the connection one that cannot be given up, or not even be left."""
+        """A command that makes the connection one that cannot be given up, or not even be left; or one that the engine does not know."""
+        if route & LACKS:
+            self.last = 0                      # as CLIENT LIST has it
+            return 0
         self.kept = True
         if route & PINS:
             self.pin()
@@ -121,11 +124,11 @@ cdef class Routed(Owner):
             self.pin()
             return 0
         self.recorder.apply(change)
+        if self.route is not None:
+            self.route.debugger = dict(change).get("debugger", self.route.debugger)
         if self.attributes is None:
             self.attributes = Attributes()
         before = self.attributes.identity
-        if self.route is not None:
-            self.route.debugger = dict(change).get("debugger", self.route.debugger)
         self.attributes.apply(change)
         if self.attributes.identity != before or "credentials" in dict(change):
             self._leave_group()

@@ -8,7 +8,7 @@ that takes everybody for a local client. Nothing is decoded on the way.
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 
 from sidecar.relay.channel cimport BACKLOG, HOLD, STOPPED, Channel
-from sidecar.relay.commands cimport Command, HELD, KEEPS, PINS, PLAIN, RIDES, TRACEPARENT, WRITES
+from sidecar.relay.commands cimport Command, HELD, KEEPS, LACKS, PINS, PLAIN, RIDES, TRACEPARENT, WRITES
 from sidecar.relay.framer cimport BROKEN, EMPTY, FRAME, MORE
 from sidecar.relay.home cimport HomeRoute
 from sidecar.relay.lane cimport Lane, Rider
@@ -151,7 +151,7 @@ cdef class Session(Requests):
                 self.recorder.request(start if framer.size == p - start else NULL, p, framer.first, framer.first_length,
                                       framer.container.id if framer.container != NULL else 0)
                 if command != NULL and command.kind == PLAIN and not framer.is_inline and not self.replies_off and not self.skip_next:
-                    if command.route & (PINS | KEEPS):
+                    if command.route & (PINS | KEEPS | LACKS):
                         self._mark(command.route)
                     route.expect(REPLY, command.id, 0, framer.argc - 1, framer.size, False, now)
                 elif command != NULL and command.kind == TRACEPARENT and not framer.is_inline and not route.raw and not route.unmeasured:

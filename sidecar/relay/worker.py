@@ -27,6 +27,7 @@ from sidecar.relay.lane_rules import HELD_FOR_LANES
 from sidecar.relay.listener import Listener
 from sidecar.relay.shared import Relay
 from sidecar.relay.special import HELD, TABLE_WITHOUT_ENGINE, Special
+from telemetry.commandnames import KNOWN
 from telemetry.ledger import Ledger
 from telemetry.spanpacket import spans_in
 from telemetry.spans import Tracer
@@ -161,7 +162,8 @@ class Worker:
         self._table.update(body["commands"] or TABLE_WITHOUT_ENGINE, held, self._renamed)
         if self._trace_context:
             self._table.update([("traceparent", [])])
-        self._ledger.names_grew()
+        self._table.lack(KNOWN)
+        self._ledger.names_grew(self._table.lacking)
         self._tracer.names_grew(self._table.first_keys)
         if not self._told_ready:
             assert self._listener is not None

@@ -76,6 +76,7 @@ cdef enum:
     ERROR_CACHED_BYTES = 512
 
 OTHER_CODE = "_OTHER"
+cdef bytes _LACKING = b"ERR unknown "    # errors that are shown by the command's name
 
 
 cdef bytes varint(u64 value):
@@ -324,7 +325,7 @@ cdef class SpanEncoder:
     cdef _Error error(self, const u8* at, Py_ssize_t length, int flags, str command):
         cdef bytes raw = (<const char*>at)[:length]
         cdef bint is_reply = flags & ERROR_REPLY
-        cdef tuple key = (raw, is_reply, command in SCRIPTS)
+        cdef tuple key = (raw, is_reply, command if raw.startswith(_LACKING) else command in SCRIPTS)
         cdef _Error error = self.errors.get(key)
         if error is None:
             error = _Error(raw, is_reply, command)

@@ -64,3 +64,25 @@ def test_an_argument_that_was_cut_off_never_shows(quote: str, before: str, after
 )
 def test_what_a_script_says_is_not_shown(command: str, text: str, shown: str) -> None:
     assert redact_reply(command, text) == shown
+
+
+_ARGUMENTS = ", with args beginning with: 'JSON.SET' 'secret' "
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "shown"),
+    [
+        ("JSON.SET", "ERR unknown command 'Json.Set'" + _ARGUMENTS, "ERR unknown command 'JSON.SET'"),
+        ("JSON.SET", "ERR unknown command `json.set`, with args beginning with: ", "ERR unknown command `JSON.SET`"),
+        ("SENTINEL MASTERS", "ERR unknown command 'SENTINEL'" + _ARGUMENTS, "ERR unknown command 'SENTINEL'"),
+        ("CLIENT X", "ERR unknown subcommand 'x'. Try CLIENT HELP.", "ERR unknown subcommand 'X'. Try CLIENT HELP."),
+        ("_OTHER", "ERR unknown command 'SECRET'" + _ARGUMENTS, "ERR unknown command '?'"),
+        ("_OTHER", "ERR unknown command '_OTHER'" + _ARGUMENTS, "ERR unknown command '?'"),
+        ("_OTHER", "ERR unknown subcommand 'secret'. Try CLIENT HELP.", "ERR unknown subcommand '?'. Try CLIENT HELP."),
+        ("GET", "ERR unknown command 'secret'", "ERR unknown command '?'"),
+        ("GET", "ERR no such 'GET'", "ERR no such '?'"),
+        ("EVAL", "ERR unknown command 'EVAL'", "ERR (a script's own words are not shown)"),
+    ],
+)
+def test_a_name_that_the_engine_lacks_is_shown_if_the_span_has_it(command: str, text: str, shown: str) -> None:
+    assert redact_reply(command, text) == shown

@@ -22,6 +22,7 @@ from sidecar.relay.shared import Relay
 from sidecar.relay.special import HELD, Special
 from sidecar.settings import SidecarSettings
 from telemetry import spanpacket
+from telemetry.commandnames import KNOWN
 from telemetry.ledger import Ledger
 from telemetry.otlp.settings import Sampler
 from telemetry.spanpacket import Span
@@ -82,6 +83,7 @@ async def read_table(path: str) -> CommandTable:
         table = CommandTable()
         table.update(await commandtable.read(connection), HELD)
         table.update([("traceparent", [])])
+        table.lack(KNOWN)
         return table
     finally:
         connection.close()

@@ -46,7 +46,9 @@ SPANS = st.builds(
     batch_size=U32 | st.integers(0, 3),
     omitted=U32 | st.just(0),
     omitted_errors=U32,
-    error=st.binary(max_size=60) | TEXT.map(str.encode) | st.sampled_from([b"WRONGTYPE Operation", b"client_gone"]),
+    error=st.binary(max_size=60)
+    | TEXT.map(str.encode)
+    | st.sampled_from([b"WRONGTYPE Operation", b"client_gone", b"ERR unknown command 'get', with args beginning: 'x'"]),
     tracestate=st.binary(max_size=60),
     key=st.binary(max_size=300) | st.sampled_from([b"user:1", b"\xff\x00"]),
 )
