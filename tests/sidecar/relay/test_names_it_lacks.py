@@ -14,6 +14,7 @@ import valkey
 from sidecar.relay.commands import CommandTable
 from telemetry import spanpacket
 from telemetry.commandnames import KNOWN
+from telemetry.housekeeping import is_housekeeping
 from telemetry.redaction import redact_reply
 from tests.conftest import Server, Start, receive, wait_until
 from tests.sidecar.relay.traced import PARENT_ID, T, Talk, command, lines
@@ -21,7 +22,7 @@ from tests.sidecar.relay.traced import PARENT_ID, T, Talk, command, lines
 STACKEXCHANGE = (
     "CLIENT SETNAME web(SE.Redis-v2.8.16)\nCLIENT SETINFO lib-name SE.Redis\nCLIENT SETINFO lib-ver 2.8.16\nCLIENT ID",
     "CONFIG GET timeout\nCONFIG GET replica-read-only\nCONFIG GET databases\nSENTINEL MASTERS",
-    "INFO replication\nINFO server\nCLUSTER NODES\nGET __Booksleeve_TieBreak\nPING",
+    "INFO replication\nINFO server\nCLUSTER NODES\nCLUSTER SLOTS\nGET __Booksleeve_TieBreak\nECHO x\nPING",
 )
 """What StackExchange.Redis sends on a new connection, and what it subscribes to on its second one."""
 SUBSCRIPTION = "SUBSCRIBE __Booksleeve_MasterChanged"
@@ -142,12 +143,22 @@ def test_a_command_that_rename_command_took_away_is_housekeeping_as_before(start
     assert ("_OTHER", "ERR") not in calls
 
 
-def test_a_healthy_idle_server_has_no_error_ratio_to_speak_of(start: Start) -> None:
+def test_all_errors_that_a_handshake_expects_are_housekeepings(start: Start) -> None:
     server = start("--save", "")
     for part in STACKEXCHANGE:
         _talk(server, lines(part))
     errors = {name for name, error in server.calls() if error}
-    assert errors == {"SENTINEL MASTERS", "CLUSTER NODES"}
+    assert errors == {"SENTINEL MASTERS", "CLUSTER NODES", "CLUSTER SLOTS"}
+    assert all(is_housekeeping(name) for name in errors)
+
+
+def test_what_newer_clients_ask_for_in_vain_counts_as_itself(start: Start) -> None:
+    """redis-py's CLIENT MAINT_NOTIFICATIONS, and the helper's TRACEPARENT where our server is told not to know it."""
+    server = start("--save", "", "--sidecar-trace-context", "off")
+    _talk(server, lines("CLIENT MAINT_NOTIFICATIONS ON\nTRACEPARENT x\nECHO x"))
+    calls = server.calls()
+    assert (calls["CLIENT MAINT_NOTIFICATIONS", "ERR"], calls["TRACEPARENT", "ERR"]) == (1, 1)
+    assert ("_OTHER", "ERR") not in calls
 
 
 # ---- a module that is loaded later
