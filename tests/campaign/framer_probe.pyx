@@ -9,11 +9,14 @@ from libc.string cimport memcpy
 from sidecar.relay.commands cimport CommandTable
 from sidecar.relay.framer cimport ARRAY, BIG_ERROR, BROKEN, EMPTY, ERROR, FRAME, HEADER, INTEGER, MAP, MORE, NULL_VALUE, PUSH, SET, STATUS, STRING, VERBATIM
 from sidecar.relay.reply_framer cimport ReplyFramer
-from sidecar.relay.request_framer cimport RequestFramer, says_block
+from sidecar.relay.request_framer cimport FIRST_KEPT, RequestFramer, says_block
 
 
 def requests(CommandTable table not None, bytes data not None, list cuts not None):
-    """Events of a RequestFramer, for data cut at these ascending places: ("frame", name, argc, odd, size), ("inline", size), ("empty", size), ("broken",)."""
+    """Events of a RequestFramer, for data cut at these ascending places: ("frame", name, argc, odd, first, size), ("inline", size), ("empty", size), ("broken",).
+
+    first: the first FIRST_KEPT bytes of the argument behind the name, None where there is none, or it is a part of the name.
+    """
     cdef RequestFramer framer = RequestFramer(table)
     cdef list found = []
     cdef Py_ssize_t at = 0, cut
@@ -50,9 +53,10 @@ cdef bint _requests(RequestFramer framer, CommandTable table, const char* p, con
         elif framer.event == FRAME:
             if framer.size == p - start:           # as the session asks about one that is here as a whole
                 says_block(start, p)
-                if framer.first != NULL and not start < framer.first <= framer.first + framer.first_length <= p - 2:
+                if framer.first != NULL and framer.first != framer.kept and not start < framer.first <= framer.first + framer.first_length <= p - 2:
                     raise AssertionError("the first argument is not inside the request")
-            found.append(("frame", table.names[framer.command.id if framer.command != NULL else 0], framer.argc, bool(framer.odd), framer.size))
+            first = framer.first[:min(framer.first_length, FIRST_KEPT)] if framer.first != NULL else None
+            found.append(("frame", table.names[framer.command.id if framer.command != NULL else 0], framer.argc, bool(framer.odd), first, framer.size))
         elif framer.event == EMPTY:
             found.append(("empty", framer.size))
         elif framer.event == BROKEN:

@@ -15,6 +15,7 @@ Event = tuple[Any, ...]
 
 NAME_MAX: Final = 256
 HELD_MAX: Final = 1 << 20
+FIRST_KEPT: Final = 16
 STREAM_DEPTH: Final = 64
 ELEMENTS_MAX: Final = 1 << 40
 _INT_MAX: Final = 2**31 - 1
@@ -76,7 +77,8 @@ def _request(data: bytes, at: int, names: Mapping[bytes, str], containers: froze
         words.append(data[at : at + length])
         at += length + 2
         odd |= wrong or data[at - 2 : at] != b"\r\n"
-    return ("frame", _name(words, names, containers), count, odd), at
+    first = words[1][:FIRST_KEPT] if count > 1 and words[0].upper() not in containers else None
+    return ("frame", _name(words, names, containers), count, odd, first), at
 
 
 def _number(data: bytes, at: int) -> tuple[int, int, bool]:

@@ -42,9 +42,10 @@ def test_without_a_compiler_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: 
 @pytest.mark.parametrize(
     ("data", "events"),
     [
-        (b"*1\r\n$3\r\nGET\r\n*1", [("frame", "GET", 1, False, 13)]),
-        (b"*2\rx$6\r\nconfig\r\n$3\r\nget\r\n", [("frame", "CONFIG GET", 2, True, 25)]),
-        (b"*2\r\n$6\r\nCONFIG\r\n$1\r\nx\r\n", [("frame", "_OTHER", 2, False, 23)]),
+        (b"*1\r\n$3\r\nGET\r\n*1", [("frame", "GET", 1, False, None, 13)]),
+        (b"*2\rx$6\r\nconfig\r\n$3\r\nget\r\n", [("frame", "CONFIG GET", 2, True, None, 25)]),
+        (b"*2\r\n$6\r\nCONFIG\r\n$1\r\nx\r\n", [("frame", "_OTHER", 2, False, None, 23)]),
+        (b"*2\r\n$3\r\nGET\r\n$20\r\n" + b"k" * 20 + b"\r\n", [("frame", "GET", 2, False, b"k" * 16, 40)]),
         (b"ping\n*0\r\n*-1\r\n*01", [("inline", 5), ("empty", 4), ("empty", 5), ("broken",)]),
         (b"*1\r\n$-1\r", []),
         (b"*1\r\n$-1\r\n", [("broken",)]),
