@@ -42,7 +42,8 @@ NAMES: Final = (
     *("get", "set", "config", "config|get", "config|resetstat", "blpop", "xread", "xreadgroup", "multi", "exec"),
     *("client", "client|no-evict", "traceparent", "georadiusbymember_ro", "n" * 127, "n" * 128, "n" * 256),
 )
-CONTAINERS: Final = frozenset({b"CONFIG", b"CLIENT"})
+LACKING: Final = ("SENTINEL", "SENTINEL MASTERS", "JSON.SET")
+CONTAINERS: Final = frozenset({b"CONFIG", b"CLIENT", b"SENTINEL"})
 
 
 class Difference(Exception):  # noqa: N818
@@ -63,7 +64,9 @@ class Checks:
         assert str(sanitized.BUILT) in str(request_framer.__file__)
         table = CommandTable()
         table.update([(name, []) for name in NAMES])
+        table.lack(LACKING)
         names = {name.upper().replace("|", "\0").encode(): name.upper().replace("|", " ") for name in NAMES}
+        names |= {name.replace(" ", "\0").encode(): name for name in LACKING}
         self.kinds: dict[bytes, tuple[Callable[..., Any], Callable[..., Any]]] = {
             b"q": (
                 lambda data, places: framer_probe.requests(table, data, places),

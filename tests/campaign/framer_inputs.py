@@ -12,13 +12,14 @@ from typing import Final
 _TOKENS: Final = [
     *(b"\r", b"\n", b"\r\n", b"*", b"$", b"-", b"?", b"0", b"9", b"\x00", b":", b";", b".", b"|", b"%", b"~", b">", b"=", b"!", b"_", b"(", b","),
     *(b"$0\r\n\r\n", b"$-1\r\n", b"*-1\r\n", b"*0\r\n", b"$?\r\n", b";0\r\n", b"*?\r\n", b".\r\n", b"*1\r\n", b"|1\r\n", b"%1\r\n", b"_\r\n", b">2\r\n"),
-    *(b"$3\r\nGET\r\n", b"$6\r\nCONFIG\r\n", b"$5\r\nXREAD\r\n", b"$5\r\nblock\r\n", b"$7\r\nstreams\r\n", b"$1048577\r\nget\x00"),
+    *(b"$3\r\nGET\r\n", b"$6\r\nCONFIG\r\n", b"$5\r\nXREAD\r\n", b"$5\r\nblock\r\n", b"$7\r\nstreams\r\n", b"$1048577\r\nget\x00", b"$8\r\nSENTINEL\r\n"),
     *(b"2147483647", b"2147483648", b"99999999999999999", b"100000000000000000", b"999999999999999999", b"9223372036854775807"),
     *(b"18446744071562067968", b"-9223372036854775808", b"1099511627776", b"1099511627777", b"4611686018427387904", b"00", b"-0"),
 ]  # fmt: skip
 _ARGUMENTS: Final = [
     *(b"GET", b"get", b"SET", b"CONFIG", b"cOnFiG", b"RESETSTAT", b"BLPOP", b"XREAD", b"XREADGROUP", b"GROUP", b"COUNT", b"BLOCK", b"STREAMS"),
     *(b"TRACEPARENT", b"client", b"no-evict", b"GET\x00", b"CONFIG\x00x", b"\x00", b"", b"k", b"\r\n", b"$5\r\nblock\r\n", b"GEORADIUSBYMEMBER_RO"),
+    *(b"SENTINEL", b"masters", b"Json.Set", b"SENTINEL\x00x", b"masters\x00"),
     *(b"n" * 127, b"n" * 128, b"n" * 255, b"n" * 256, b"n" * 257, b"x" * 300, b"1", b"0", b"-1", b"99999999999999999999"),
 ]  # fmt: skip
 _CORPUS_MAX: Final = 5_000

@@ -32,6 +32,10 @@ class _BrokenError(Exception):
     """They are no RESP."""
 
 
+LACKING: Final = frozenset({b"SENTINEL"})
+"""Containers that the engine does not know: whatever they are followed by is its to refuse."""
+
+
 def requests(data: bytes, names: Mapping[bytes, str], containers: frozenset[bytes]) -> list[Event]:
     """Events of these bytes.
 
@@ -71,7 +75,7 @@ def _request(data: bytes, at: int, names: Mapping[bytes, str], containers: froze
         length, at, wrong = _number(data, at + 1)
         if length < 0:
             raise _BrokenError
-        _check_long_name(words, data[at : at + length], length, count, containers)
+        _check_long_name(words, data[at : at + length], length, count, containers - LACKING)
         if at + length + 2 > len(data):
             raise _MoreError
         words.append(data[at : at + length])
