@@ -51,8 +51,8 @@ Commands that belong together are shown together:
   result.
 
 A command that failed has the status ERROR with the engine's text, in which arguments are left out. Spans never hold
-values, and keys only if `--sidecar-trace-keys` asks for them. A span has no key if the beginning of its request
-had gone on to the engine when the rest arrived, or if the request was sent inline.
+values, and keys only if `--sidecar-trace-keys` asks for them. A span has no key if a part of its request was already
+on its way to the engine when the rest arrived, or if the request was inline.
 
 | attribute | type | when | meaning |
 |---|---|---|---|
@@ -94,10 +94,10 @@ one instance, whose sums never go down, even when a worker dies.
 
 - `valkey.command.calls` counts every command once, at its reply. `valkey.command.duration` has those with a duration
   of their own: not those queued in a transaction, blocked, or without a reply.
-- Names come from the engine's command table, and from a list of well-known commands that your engine may lack
-  (`SENTINEL MASTERS`, `JSON.SET`, a command that `rename-command` took away): those count as themselves, with the
-  error that the engine gave. Any other name is `_OTHER`. So are error codes that do not look like one, and those
-  beyond 64 of them.
+- Names come from the engine's command table and from a list of well-known commands that your engine may lack
+  (`SENTINEL MASTERS`, `JSON.SET`, a command that `rename-command` took away). Such a command counts under its own
+  name, with the engine's error. Any other name is `_OTHER`. So is an error code that doesn't look like one, and every
+  code beyond the first 64.
 - Hits and misses are read from replies: `nil` for `HGET` is a miss although its key may exist. The engine's own
   `redis.keyspace.hits` stands beside it.
 - Sums over OTLP are cumulative since the server's start, unless `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE`
@@ -119,6 +119,7 @@ _ENGINE: Final = """
 
 Scope `valkey.engine`: the engine's own figures, read from `INFO`, over OTLP under the names of the OpenTelemetry
 Collector's redis receiver, at `/metrics` under those of redis_exporter, so that their dashboards work unchanged.
+In Prometheus' text format the types are redis_exporter's, too; OpenMetrics does not allow some of them.
 Counters begin anew when the engine is started again. A figure that the engine does not tell is absent. `redis_up` at
 `/metrics` is 1 while the engine answers `INFO`, else 0, and then it stands alone.
 """
