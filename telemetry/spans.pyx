@@ -34,7 +34,7 @@ REASONS_OF_DROPS = ("sampler", "budget_remote", "budget_root", "budget_children"
 cdef Py_ssize_t _PACKET_BYTES = 48 * 1024     # one packet of the link, with room for the longest row
 cdef int _CHILDREN_MAX = 128
 # Commands of StackExchange.Redis with its own keys and channels.
-_OWN_COMMANDS = frozenset({"GET", "SET", "SETEX", "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"})
+_OWN_COMMANDS = frozenset({"DEL", "GET", "SET", "SETEX", "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"})
 if KEY_PREFIX != <bytes>OWN:
     raise ImportError("telemetry.spans and telemetry.housekeeping do not agree")
 

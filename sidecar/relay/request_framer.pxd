@@ -7,7 +7,13 @@ from sidecar.relay.framer cimport Event
 
 cdef enum:
     HELD_MAX = 1 << 20               # bytes of a word of the name; longer no command has: it is forwarded as it comes
-    FIRST_KEPT = 16                  # bytes of a first argument: enough to see whose it is (telemetry.housekeeping, KEY_PREFIX)
+
+cdef extern from *:
+    """
+    #define FIRST_KEPT 16
+    """
+    enum:
+        FIRST_KEPT                   # bytes of a first argument: enough to see whose it is (telemetry.housekeeping, KEY_PREFIX)
 
 cdef bint says_block(const char* p, const char* end) noexcept nogil
 

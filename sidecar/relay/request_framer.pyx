@@ -19,15 +19,17 @@ cdef enum:
 
 cdef extern from *:
     """
-    /* n more bytes of a text, behind `at` of them: keep what is among the first `most`. Not inlined: whole requests never come here. */
+    /* n more bytes of an argument, of which `left` were to come (its CR LF included): keep what is among the first FIRST_KEPT.
+       Not inlined: whole requests, which never come here, would pay for it. */
     __attribute__((noinline))
-    static void keep_bytes(char *kept, long long most, long long length, long long at, const char *p, long long n) {
+    static void keep_bytes(char *kept, long long length, long long left, const char *p, long long n) {
+        long long at = length + 2 - left;
         long long upto = at + n < length ? at + n : length;
-        if (upto > most) upto = most;
+        if (upto > FIRST_KEPT) upto = FIRST_KEPT;
         if (at < upto) memcpy(kept + at, p, (size_t)(upto - at));
     }
     """
-    void keep_bytes(char* kept, long long most, long long length, long long at, const char* p, long long n) noexcept nogil
+    void keep_bytes(char* kept, long long length, long long left, const char* p, long long n) noexcept nogil
 
 cdef long long _INLINE_MAX = 64 * 1024       # PROTO_INLINE_MAX_SIZE
 cdef long long _COUNT_MAX = 2147483647       # INT_MAX
@@ -234,7 +236,7 @@ cdef class RequestFramer:
                             self.name_length += 1
                         i += 1
                 elif self.argc - self.args_left == 1:
-                    keep_bytes(self.kept, FIRST_KEPT, self.body_length, self.body_length + 2 - self.body_left, p, n)
+                    keep_bytes(self.kept, self.body_length, self.body_left, p, n)
                     self.first = self.kept
                     self.first_length = self.body_length
                 if self.body_left <= n + 1:    # the CR LF behind it, or a half of it

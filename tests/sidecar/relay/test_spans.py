@@ -72,6 +72,7 @@ def test_stackexchange_redis_own_keys_and_channels_have_no_span(talk: Talk) -> N
 _OF_ITS_OWN = [
     "GET __Booksleeve_TieBreak",
     "SET __Booksleeve_TieBreak endpoint",
+    "DEL __Booksleeve_TieBreak",
     "SETEX __Booksleeve_TieBreak 60 endpoint",
     "PUBLISH __Booksleeve_MasterChanged host:6379",
     "SUBSCRIBE __Booksleeve_MasterChanged",
