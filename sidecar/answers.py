@@ -47,7 +47,8 @@ class Answers:
     injected: the engine's directives that we gave it, of which the user's file must not hear. starts_open: whether the
     default user of an engine that is started now needs no password.
     tell_workers: sends them the present settings. on_engine_setting: hears of a setting of the engine's that a client
-    has changed (name and value; one of sidecar.relay.special.TOLD).
+    has changed (name and value; one of sidecar.relay.special.TOLD). on_stats_reset: hears that CONFIG RESETSTAT was
+    passed on and done (Unix times in nanoseconds).
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Answers:
         self.lanes: Lanes | None = None
         self.tell_workers: Callable[[], None] = lambda: None
         self.on_engine_setting: Callable[[str, str], None] = lambda _name, _value: None
+        self.on_stats_reset: Callable[[int, int], None] = lambda _sent, _done: None
         self._front = front
         self._engine = engine
         self._private = private
@@ -102,6 +104,8 @@ class Answers:
         elif kind == "engine_settings":
             for name, value in body["values"].items():
                 self.on_engine_setting(name, value)
+        elif kind == "stats_reset":
+            self.on_stats_reset(body["sent"], body["done"])
         elif self.lanes is not None:
             self.lanes.notice(kind, body)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import time
 
 from sidecar.info_view import Tally
 
@@ -16,7 +17,9 @@ MOST_WORKERS = 64
 _SLOT = struct.Struct("=q")
 _ROW = struct.Struct(f"={MOST_WORKERS}q")
 _CLIENTS, _REJECTED, _RECEIVED, _UNMATCHED = (row * _ROW.size for row in range(4))
-_BYTES = 4 * _ROW.size
+_CLEARED = 4 * _ROW.size
+"""One slot, written by whoever clears: when that was."""
+_BYTES = _CLEARED + _SLOT.size
 
 
 def _sum(memory: mmap.mmap, row: int) -> int:
@@ -24,7 +27,14 @@ def _sum(memory: mmap.mmap, row: int) -> int:
 
 
 def _tally(memory: mmap.mmap) -> Tally:
-    return Tally(_sum(memory, _RECEIVED), _sum(memory, _REJECTED), _sum(memory, _UNMATCHED))
+    (cleared_unix_ns,) = _SLOT.unpack_from(memory, _CLEARED)
+    return Tally(_sum(memory, _RECEIVED), _sum(memory, _REJECTED), _sum(memory, _UNMATCHED), cleared_unix_ns)
+
+
+def _reset(memory: mmap.mmap) -> None:
+    for row in (_REJECTED, _RECEIVED):
+        memory[row : row + _ROW.size] = bytes(_ROW.size)
+    _SLOT.pack_into(memory, _CLEARED, time.time_ns())
 
 
 class ConnectionCounts:
@@ -38,6 +48,10 @@ class ConnectionCounts:
     def tally(self) -> Tally:
         """The sums over all workers."""
         return _tally(self._memory)
+
+    def reset(self) -> None:
+        """The engine's statistics were cleared, and so are those that we count in its place."""
+        _reset(self._memory)
 
     def clear(self, index: int) -> None:
         """A worker died, and its clients' connections with it."""
@@ -81,8 +95,7 @@ class ClientCount:
 
     def reset(self) -> None:
         """CONFIG RESETSTAT: nobody was accepted or refused, in any worker."""
-        for row in (_REJECTED, _RECEIVED):
-            self._memory[row : row + _ROW.size] = bytes(_ROW.size)
+        _reset(self._memory)
 
     def _increment(self, row: int) -> None:
         self._write(row, _SLOT.unpack_from(self._memory, row + self._offset)[0] + 1)

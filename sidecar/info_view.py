@@ -17,11 +17,13 @@ class Tally(NamedTuple):
 
     received, rejected: connections that were accepted as clients, and refused, since the start or CONFIG RESETSTAT.
     unmatched: clients minus connections to the engine that are theirs or ours to share.
+    cleared_unix_ns: when `received` and `rejected` were last cleared; 0 for never.
     """
 
     received: int
     rejected: int
     unmatched: int
+    cleared_unix_ns: int = 0
 
 
 def our_info(text: bytes, settings: Mapping[str, Any], tally: Tally) -> bytes:

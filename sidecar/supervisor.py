@@ -221,7 +221,8 @@ class Supervisor:
         self._answers.on_engine_setting = self.engine_set
         self._front.certificates.on_change = self._certificates_changed
         self._workers.on_change = self._tell_ready
-        self._engine_info = EngineInfo(self._engine, self._journal, self._view)
+        self._engine_info = EngineInfo(self._engine, self._journal, self._view, self._counts.reset)
+        self._answers.on_stats_reset = self._engine_info.was_reset
         exemplars = Exemplars(self._export_settings.exemplar_filter)
         self._status = Status(os.getpid(), self._engine, self._engine_info, self._workers, self._totals, exemplars)
         self._exports = Exports(self._export_settings, self._status, self._engine_info)
@@ -356,12 +357,13 @@ class Supervisor:
         self._tell_ready()
 
     async def engine_restarts(self) -> None:
-        """What was only set at run time is forgotten, ours and the engine's."""
+        """What was only set at run time is forgotten, ours and the engine's; so are its statistics."""
         self.engine_set("loglevel", self._configuration.loglevel)
         if self._lanes is not None:
             self._lanes.start_over(self._configuration.memory_limits)
         self._launch.run_time_password = None
         self._launch.role = self._engine.policy
+        self._counts.reset()
         await self._answers.start_over()
 
     def engine_waits(self) -> None:

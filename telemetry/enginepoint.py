@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple
 class EnginePoint(NamedTuple):
     """One data point: a name of the OpenTelemetry Collector's redis receiver, its unit (UCUM) and its value now.
 
-    Counters and updowncounters are cumulative since the engine's start.
+    Counters are cumulative since `since_unix_ns`, or since the server's start where that is None: another value than
+    before says that the counter has started over.
     """
 
     name: str
@@ -22,3 +23,4 @@ class EnginePoint(NamedTuple):
     description: str
     attributes: Mapping[str, str]
     value: float
+    since_unix_ns: int | None = None

@@ -86,6 +86,7 @@ class MetricsSource:
         self._start_unix_ns = start_unix_ns
         self._taken_unix_ns = start_unix_ns
         self._built_unix_ns = start_unix_ns
+        self._engine_read_unix_ns = start_unix_ns
         self._delta = temporality != "cumulative"
         self._observed_delta = temporality == "delta"
         self._overview = Overview()
@@ -127,6 +128,7 @@ class MetricsSource:
         ]
         if taken.engine:
             metrics[names.ENGINE] = self._engine_metrics(taken)
+            self._engine_read_unix_ns = taken.time_unix_ns
         self._built_unix_ns = taken.time_unix_ns
         scopes = [
             ScopeMetrics(InstrumentationScope(scope, self._figures.version), of_scope, "")
@@ -224,28 +226,35 @@ class MetricsSource:
         return result
 
     def _count(self, point: EnginePoint, now: int) -> _Counted:
-        """Tell an engine's counter that began anew from one that went on."""
+        """Tell an engine's counter that started over from one that went on."""
         key = (point.name, tuple(sorted(point.attributes.items())))
         before = self._engine.get(key)
-        if before is None:
-            counted = _Counted(point.value, point.value, self._start_unix_ns, self._start_unix_ns, now)
-        elif point.value < before.value:
-            counted = _Counted(point.value, point.value, before.read_unix_ns, before.read_unix_ns, now)
+        since = self._start_unix_ns if point.since_unix_ns is None else point.since_unix_ns
+        if before is None or since != before.since_unix_ns:
+            # One that is new was zero at the last reading: its first change is of the time since then.
+            changed_since = max(since, self._engine_read_unix_ns)
+            counted = _Counted(point.value, point.value, since, changed_since, now, since)
+        elif point.value < before.value:  # only this one, as those of a module that was loaded anew
+            counted = _Counted(point.value, point.value, before.read_unix_ns, before.read_unix_ns, now, since)
         else:
             change = point.value - before.value
-            counted = _Counted(point.value, change, before.start_unix_ns, before.read_unix_ns, now)
+            counted = _Counted(point.value, change, before.start_unix_ns, before.read_unix_ns, now, since)
         self._engine[key] = counted
         return counted
 
 
 class _Counted(NamedTuple):
-    """A counter of the engine: its value, what was added since the last reading, and since when each counts."""
+    """A counter of the engine: its value, what was added since the last reading, and since when each counts.
+
+    since_unix_ns: what the engine's reading says about its start; another one means that it has started over.
+    """
 
     value: float
     change: float
     start_unix_ns: int
     changed_since_unix_ns: int
     read_unix_ns: int
+    since_unix_ns: int
 
 
 def _attributes(instrument: Instrument, values: Values) -> dict[str, str | bool]:

@@ -120,8 +120,14 @@ _ENGINE: Final = """
 Scope `valkey.engine`: the engine's own figures, read from `INFO`, over OTLP under the names of the OpenTelemetry
 Collector's redis receiver, at `/metrics` under those of redis_exporter, so that their dashboards work unchanged.
 In Prometheus' text format the types are redis_exporter's, too; OpenMetrics does not allow some of them.
-Counters begin anew when the engine is started again. A figure that the engine does not tell is absent. `redis_up` at
-`/metrics` is 1 while the engine answers `INFO`, else 0, and then it stands alone.
+Values the engine doesn't report are omitted. `redis_up` at `/metrics` is 1 while the engine answers `INFO`, else 0, and
+then it stands alone.
+
+Counters start over when the engine restarts (its `run_id` changes) and at `CONFIG RESETSTAT`, which leaves uptime, CPU
+time and the counts of denied access as they are. With OTLP and Application Insights, a counter that starts over has a
+new start time, and its first delta is its whole value, even when it has already grown past the old value.
+A `CONFIG RESETSTAT` that the server can't see as such, because the session isn't followed, is recognized at the next
+reading: by the count of that command, or by any counter that fell.
 """
 _LOGS: Final = """
 ## Logs

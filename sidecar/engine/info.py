@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from telemetry.engine.beside import Question
     from telemetry.engine.families import EngineCollector
     from telemetry.engine.info import Info
+    from telemetry.engine.starts import Since, Starts
     from telemetry.enginepoint import EnginePoint
 
 _POLL_S = 5.0
@@ -54,15 +55,30 @@ class _Reading(NamedTuple):
 
     child: Child
     info: Info
+    since: Since
 
 
 class EngineInfo:
-    """What the engine told last. view: asked at every poll."""
+    """What the engine told last.
 
-    def __init__(self, engine: Engine, journal: Journal, view: Callable[[], View]) -> None:
+    view: asked at every poll. on_unseen_reset: called when the figures show a CONFIG RESETSTAT that `was_reset` hasn't
+    reported, before they are kept.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        journal: Journal,
+        view: Callable[[], View],
+        on_unseen_reset: Callable[[], None] = lambda: None,
+    ) -> None:
         self._engine = engine
         self._journal = journal
         self._view = view
+        self._on_unseen_reset = on_unseen_reset
+        self._starts: Starts | None = None
+        self._resets: list[tuple[int, int]] = []
+        self._shown_unix_ns = 0
         self._reading: _Reading | None = None
         self._polling: asyncio.Task[None] | None = None
         self._polled_at = -_APART_S
@@ -87,8 +103,11 @@ class EngineInfo:
         """The figures under the names of the Collector's redis receiver; none while the engine is away."""
         from telemetry.engine.points import points
 
-        info = self.latest()
-        return [] if info is None else points(info)
+        info, reading = self.latest(), self._reading
+        if info is None or reading is None:
+            return []
+        self._shown_unix_ns = time.time_ns()
+        return points(info, reading.since)
 
     @property
     def collector(self) -> EngineCollector:
@@ -98,6 +117,10 @@ class EngineInfo:
         return EngineCollector(self.latest)
 
     # ---- reading ---------------------------------------------------------------------------------------------------
+
+    def was_reset(self, sent_unix_ns: int, done_unix_ns: int) -> None:
+        """A worker passed CONFIG RESETSTAT on, and later had the engine's OK: most counters have started over."""
+        self._resets.append((sent_unix_ns, done_unix_ns))
 
     async def run(self) -> None:
         """Read INFO every five seconds, until cancelled. Begins late: at the start there is more urgent work."""
@@ -160,6 +183,7 @@ class EngineInfo:
             self._asked = connection
             self._refused.clear()  # it may be another user's now
         questions = [question for question in QUESTIONS if scrape and question not in self._refused]
+        asked_unix_ns = time.time_ns()
         # In one go: all answers show the same moment.
         text, *answers = await asyncio.gather(
             connection.call("INFO", "ALL"),
@@ -170,6 +194,7 @@ class EngineInfo:
             self._failed(connection, text)
             return
         self._cuts = 0
+        starts = self._read_starts(Info.parse(str(text)), asked_unix_ns)
         view = self._view()
         raw = our_info(str(text).encode("utf-8", "surrogateescape"), view.settings, view.tally)
         info = Info.parse(raw.decode("utf-8", "replace"))
@@ -180,7 +205,21 @@ class EngineInfo:
         for name in [name for name in info.fields if name.startswith("config:")]:
             setting, value = name.removeprefix("config:"), info.fields[name]
             info.fields[name] = our_config(setting, value, view.settings, view.config_values)
-        self._reading = _Reading(child, info)
+        self._reading = _Reading(child, info, starts.read_connections(view.tally.cleared_unix_ns))
+
+    def _read_starts(self, info: Info, asked_unix_ns: int) -> Starts:
+        """info: as the engine wrote it."""
+        if self._starts is None:
+            from telemetry.engine.starts import Starts
+
+            self._starts = Starts()
+        for sent, done in self._resets:
+            self._starts.reset(sent, done)
+        self._resets.clear()
+        self._starts.read(info, asked_unix_ns, time.time_ns(), self._shown_unix_ns)
+        if self._starts.unseen:
+            self._on_unseen_reset()
+        return self._starts
 
     def _keep(self, child: Child, answers: Mapping[Question, Any]) -> None:
         """Answers beside INFO hold until the next scrape, but not for another engine."""

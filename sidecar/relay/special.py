@@ -8,6 +8,7 @@ sometimes in another form, so permissions, transactions and counters stay the en
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
@@ -326,9 +327,12 @@ class Special:
         return Plan(encode(substituted), refused if bad else apply)
 
     def _config_resetstat(self, session: Session, args: list[bytes], request: bytes) -> Answer:
+        sent_unix_ns = time.time_ns()
+
         def reset(reply: bytes) -> bytes:
             if reply[:1] == b"+":
                 self._count.reset()
+                self._link.send("stats_reset", {"sent": sent_unix_ns, "done": time.time_ns()})
             return reply
 
         return Plan(transform=reset)

@@ -28,7 +28,7 @@ class Deltas:
     """For one reader of cumulative MetricsData; gauges and sums that go down as well as up pass as they are."""
 
     def __init__(self) -> None:
-        self._sums: dict[_Key, float] = {}
+        self._sums: dict[_Key, tuple[int | None, float]] = {}
         self._histograms: dict[_Key, tuple[int, float]] = {}
         self._before = self._sums, self._histograms
 
@@ -65,9 +65,12 @@ class Deltas:
         return replace(metric, data=replace(data, data_points=list(points)))
 
     def _sum(self, key: _Key, point: NumberDataPoint) -> NumberDataPoint:
-        last = self._sums.get(key, 0)
-        self._sums[key] = point.value
-        return replace(point, value=point.value - last if point.value >= last else point.value)
+        start, last = self._sums.get(key, (None, 0))
+        self._sums[key] = point.start_time_unix_nano, point.value
+        # A sum that started over has another start; its value may have grown past the old one since.
+        if start != point.start_time_unix_nano or point.value < last:
+            last = 0
+        return replace(point, value=point.value - last)
 
     def _histogram(self, key: _Key, point: HistogramDataPoint) -> HistogramDataPoint:
         count, total = self._histograms.get(key, (0, 0.0))

@@ -6,12 +6,18 @@ Owns the way from INFO to points under the names of the OpenTelemetry Collector'
 from __future__ import annotations
 
 from telemetry.engine.info import Info, number
+from telemetry.engine.starts import Since
 from telemetry.engine.table import BY_SOURCE, labels
 from telemetry.enginepoint import EnginePoint
 
+_SERVERS_START = Since(None, None, None)
 
-def points(info: Info) -> list[EnginePoint]:
-    """Every figure that the receiver has a name for; those that INFO does not tell, or not as a figure, are missing."""
+
+def points(info: Info, since: Since = _SERVERS_START) -> list[EnginePoint]:
+    """Every figure that the receiver has a name for; those that INFO does not tell, or not as a figure, are missing.
+
+    since: when its counters were zero last.
+    """
     found: list[EnginePoint] = []
     for cell in info.cells():
         for row in BY_SOURCE.get(cell.source, ()):
@@ -31,6 +37,7 @@ def points(info: Info) -> list[EnginePoint]:
                         row.description,
                         attributes,
                         value if point.per == 1 else value / point.per,
+                        since.of(cell.source) if point.kind == "counter" else None,
                     )
                 )
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from sidecar.counts import ClientCount, ConnectionCounts
 from sidecar.info_view import Tally
@@ -43,6 +44,9 @@ def test_a_reset_forgets_what_was_received_and_refused_by_all() -> None:
         count.add_received()
         count.add_rejected()
         count.set_unmatched(1)
+    before = time.time_ns()
     one.reset()
     assert one.total() == 2
-    assert counts.tally() == Tally(received=0, rejected=0, unmatched=2)
+    cleared = counts.tally().cleared_unix_ns
+    assert before <= cleared <= time.time_ns()
+    assert two.tally() == Tally(received=0, rejected=0, unmatched=2, cleared_unix_ns=cleared)
