@@ -4,11 +4,11 @@ Owns the custom collector over the present figures, and the text that a scrape g
 anything (whoever serves the scrape does that first) and never keeps a figure.
 
     metrics = registry(figures, exemplars)
-    body, content_type = render(metrics, request.headers.get("accept", ""))
+    body, content_type = render(metrics, request.headers.getlist("accept"))
 
 The text is written here and not by prometheus-client, whose writers escape every name anew for every sample: 400
-commands with all their buckets took them 10 to 20 times as long. Its types are used as they are, and most of its
-content negotiation.
+commands with all their buckets took them 10 to 20 times as long. Its types are used as they are, and its names of what
+was negotiated.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
 
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 from prometheus_client.samples import Exemplar as LibraryExemplar
 from prometheus_client.samples import Sample
 
 from telemetry import names
+from telemetry.accept import Offer, best
 from telemetry.exemplars import Exemplar, Exemplars
 from telemetry.figures import Figures, Values
 from telemetry.names import Instrument
 from telemetry.totals import Histogram
 
-_REFUSED = re.compile(r";\s*q=0(?:\.0*)?\s*(?:;|$)", re.IGNORECASE)
-_VERSION = re.compile(r"version=[^;]*")
+_VERSION = re.compile(r"([0-9]{1,9})(?:\.[0-9]{1,9}){1,2}")
 _LE = (*map(repr, names.DURATION_BOUNDS_S), "+Inf")
 # All bucket lines of a series in one step: counts are put in, then the series' name and labels for each NUL.
 _BUCKET_LINES = "".join(f'\0le="{le}"}} %d\n' for le in _LE)
@@ -159,21 +159,39 @@ def registry(figures: Figures, exemplars: Exemplars | None = None, *others: Coll
     return result
 
 
-def render(metrics: CollectorRegistry, accept: str) -> tuple[bytes, str]:
-    """What a scrape gets: the text, and its content type.
+def render(metrics: CollectorRegistry, accept: Iterable[str]) -> tuple[bytes, str]:
+    """What a scrape gets: the text, and its content type. accept: its Accept headers.
 
-    prometheus-client negotiates it from the Accept header, but for two things: it takes no notice of `q=0`, which means
-    "not this" (RFC 9110, 12.4.2), and it promises any version of OpenMetrics that it is asked for.
+    Who accepts none of the formats gets the plain one nevertheless: it's more use than an error.
     """
-    accepted = ",".join(part for part in accept.split(",") if not _REFUSED.search(part))
-    try:
-        content_type = choose_encoder(accepted)[1]
-    except (TypeError, ValueError):  # a version that is none, such as `version=abc`
-        content_type = choose_encoder("")[1]
-    openmetrics = content_type.startswith("application/openmetrics-text")
-    if openmetrics:
-        content_type = _VERSION.sub("version=1.0.0", content_type)
-    return write(metrics.collect(), openmetrics), content_type
+    choice = best(accept, (_TEXT, _TEXT_1, _OPENMETRICS))
+    if choice is None or choice.offer is _TEXT:
+        return write(metrics.collect(), openmetrics=False), CONTENT_TYPE_PLAIN_0_0_4
+    kind, parameters = f"{choice.offer.type}/{choice.offer.subtype}", choice.range.parameters
+    # The library's own negotiation gives each format its name. Only who asks for a version may ask for an escaping.
+    if choice.offer is _TEXT_1 or "version" in parameters:
+        kind += f";version=1.0.0;escaping={parameters.get('escaping', '')}"
+    return write(metrics.collect(), openmetrics=choice.offer is _OPENMETRICS), choose_encoder(kind)[1]
+
+
+def _first_or_later(version: str) -> bool:
+    """A scraper that wants a later version than 1.0.0 can read that one."""
+    matched = _VERSION.fullmatch(version)
+    return matched is not None and int(matched[1]) >= 1
+
+
+def _is_utf_8(charset: str) -> bool:
+    return charset == "utf-8"
+
+
+def _any(_escaping: str) -> bool:
+    """Names are plain ASCII here: every scheme leaves them as they are."""
+    return True
+
+
+_TEXT = Offer("text", "plain", {"version": lambda version: version == "0.0.4", "charset": _is_utf_8, "escaping": _any})
+_TEXT_1 = Offer("text", "plain", {"version": _first_or_later, "charset": _is_utf_8, "escaping": _any})
+_OPENMETRICS = Offer("application", "openmetrics-text", _TEXT_1.parameters)
 
 
 def write(families: Iterable[Metric], openmetrics: bool) -> bytes:

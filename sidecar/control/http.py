@@ -86,7 +86,7 @@ def create_app(state: State, token: SecretStr | None = None) -> Starlette:
         from telemetry import prometheus
 
         await refresh.wait()
-        body, content_type = prometheus.render(state.registry, request.headers.get("accept", ""))
+        body, content_type = prometheus.render(state.registry, request.headers.getlist("accept"))
         return Response(body, headers={"content-type": content_type, "vary": "accept"})
 
     routes = [Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)]

@@ -3,10 +3,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -75,7 +78,7 @@ def busy_totals() -> Totals:
 def samples(
     totals: Totals, facts: FakeFacts, accept: str, parse: Parse
 ) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    body, _ = render(registry(figures(totals, facts)), accept)
+    body, _ = render(registry(figures(totals, facts)), [accept])
     found: list[Sample] = [sample for family in parse(body.decode()) for sample in family.samples]
     result = {(sample.name, frozenset(sample.labels.items())): sample.value for sample in found}
     assert len(result) == len(found), "a series was written twice"
@@ -170,7 +173,7 @@ def test_a_server_that_has_done_nothing_yet_shows_zeros(accept: str, parse: Pars
 @FORMATS
 def test_the_text_says_what_the_librarys_own_writer_would_say(accept: str, parse: Parse) -> None:
     metrics = registry(figures(busy_totals(), FakeFacts()))
-    body, content_type = render(metrics, accept)
+    body, content_type = render(metrics, [accept])
     encoder, expected_type = choose_encoder(accept)
     assert content_type == expected_type
     assert list(parse(body.decode())) == list(parse(encoder(metrics).decode()))
@@ -187,6 +190,22 @@ def test_every_instrument_of_the_table_is_a_family_with_its_type_and_unit() -> N
             assert sample.labels.keys() - {"le"} == set(instrument.labels)
 
 
+# What Prometheus 3 and 2 ask for, and Prometheus 3 where it prefers protobuf.
+_PROMETHEUS_3 = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+    "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,"
+    "text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
+)
+_PROMETHEUS_2 = (
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+_WITH_PROTOBUF = (
+    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,"
+    "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+
+
 @pytest.mark.parametrize(
     ("accept", "content_type"),
     [
@@ -201,12 +220,70 @@ def test_every_instrument_of_the_table_is_a_family_with_its_type_and_unit() -> N
         ("application/openmetrics-text; version=1.0.0; q=0.000, */*", "text/plain; version=0.0.4"),
         ("application/openmetrics-text; Q=0; version=1.0.0", "text/plain; version=0.0.4"),
         ("application/openmetrics-text;q=0.05,text/plain;q=0", "application/openmetrics-text; version=1.0.0"),
+        ("text/plain, application/openmetrics-text;q=0.001", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text;q=0.001, text/plain", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text;q=0.5, text/plain;q=0.51, */*;q=1", "text/plain; version=0.0.4"),
+        ("text/plain;q=0.1, application/openmetrics-text", "application/openmetrics-text; version=1.0.0"),
+        ("text/plain, application/openmetrics-text", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text, text/plain", "application/openmetrics-text; version=1.0.0"),
+        ("application/openmetrics-text, */*", "application/openmetrics-text; version=1.0.0"),
+        ("application/*, text/plain;q=0.9", "application/openmetrics-text; version=1.0.0"),
+        ("text/*;q=0.4, application/*;q=0.3", "text/plain; version=0.0.4"),
+        ("text/plain;q=0, */*", "application/openmetrics-text; version=1.0.0"),
+        ("*/*;q=0", "text/plain; version=0.0.4"),
+        ("Application/OpenMetrics-Text; VERSION=1.0.0, TEXT/PLAIN; Q=0.5", "application/openmetrics-text; version=1.0"),
+        ('application/openmetrics-text; version="1.0.0"; q=0.6, text/plain;q=0.5', "application/openmetrics-text; ver"),
+        (r'application/openmetrics-text; version="1\.0.0"', "application/openmetrics-text; version=1.0.0"),
+        ('text/html; x="a, application/openmetrics-text"', "text/plain; version=0.0.4"),
+        ('text/html; x="; q=0", application/openmetrics-text', "application/openmetrics-text; version=1.0.0"),
+        ("text/plain; version=1.0.0; escaping=allow-utf-8", "text/plain; version=1.0.0; charset=utf-8; escaping=allow"),
+        (
+            "text/plain; version=0.0.4; q=0.2, text/plain; version=1.0.0; q=0.3",
+            "text/plain; version=1.0.0; charset=utf",
+        ),
+        ("application/openmetrics-text; charset=latin-1", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text; version=0.0.1", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text; version=1", "text/plain; version=0.0.4"),
+        # What doesn't follow the grammar wasn't said.
+        ("application/openmetrics-text; q=2, text/plain; q=0.1", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text; q=nan, text/plain; q=0.1", "text/plain; version=0.0.4"),
+        ('application/openmetrics-text; version="1.0.0', "text/plain; version=0.0.4"),
+        (",;,/,*/plain,text,application/openmetrics-text;;q=1;", "application/openmetrics-text; version=1.0.0"),
+        (_PROMETHEUS_3, "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8"),
+        (_PROMETHEUS_2, "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        (_WITH_PROTOBUF, "text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8"),
     ],
 )
 def test_a_scraper_gets_the_format_it_asks_for_and_plain_text_otherwise(accept: str, content_type: str) -> None:
-    body, answered = render(registry(figures(Totals(), FakeFacts())), accept)
+    body, answered = render(registry(figures(Totals(), FakeFacts())), [accept])
     assert answered.startswith(content_type)
     assert body.endswith(b"# EOF\n") == answered.startswith("application/openmetrics-text")
+
+
+def test_several_accept_headers_are_one() -> None:
+    metrics = registry(figures(Totals(), FakeFacts()))
+    assert render(metrics, ["text/plain;q=0.5", "application/openmetrics-text"])[0].endswith(b"# EOF\n")
+    assert not render(metrics, ["application/openmetrics-text;q=0.5", "text/plain"])[0].endswith(b"# EOF\n")
+
+
+@given(st.one_of(st.text(), st.text(alphabet='application/openmetrics-text*;,q=01."\\ v')))
+def test_no_accept_header_is_too_strange(accept: str) -> None:
+    _, content_type = render(registry(figures(Totals(), FakeFacts())), [accept])
+    assert content_type.startswith(("text/plain; version=", "application/openmetrics-text; version=1.0.0"))
+
+
+def test_a_long_accept_header_takes_no_time() -> None:
+    metrics = registry(figures(Totals(), FakeFacts()))
+    began = time.process_time()
+    for header in (
+        '"' * 60_000,
+        "a/b;" * 15_000,
+        'a/b;c="' + ";" * 60_000,
+        "*/*," * 15_000,
+        "a/b" + " ;" * 30_000 + "(",
+    ):
+        render(metrics, [header])
+    assert time.process_time() - began < 5
 
 
 def test_processes_show_memory_and_cpu_time_by_role() -> None:
@@ -226,7 +303,7 @@ def test_cpu_time_never_goes_down_when_a_process_ends() -> None:
     def cpu_s_and_memory() -> tuple[float, float]:
         found = {
             (sample.name, sample.labels["role"]): sample.value
-            for family in parse_text(render(metrics, "")[0].decode())
+            for family in parse_text(render(metrics, [])[0].decode())
             for sample in family.samples
             if "role" in sample.labels
         }
@@ -256,7 +333,7 @@ def test_losses_of_export_appear_and_those_of_workers_are_added(accept: str, par
     stats.drop("queue_full", 3)
     stats.fail("traces", "unavailable", 4)
     stats.set_queue("logs", 7)
-    body, _ = render(registry(Figures(totals, FakeFacts(), stats)), accept)
+    body, _ = render(registry(Figures(totals, FakeFacts(), stats)), [accept])
     found = {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in parse(body.decode())
@@ -285,7 +362,7 @@ def test_openmetrics_shows_exemplars_at_their_buckets_to_every_scrape() -> None:
     exemplars = marked()
     metrics = registry(figures(busy_totals(), FakeFacts()), exemplars)
     for _scrape in range(2):
-        text = render(metrics, OPENMETRICS)[0].decode()
+        text = render(metrics, [OPENMETRICS])[0].decode()
         found = {
             (sample.labels["db_operation_name"], sample.labels["error_type"], sample.labels["le"]): sample.exemplar
             for family in parse_openmetrics(text)
@@ -301,13 +378,13 @@ def test_openmetrics_shows_exemplars_at_their_buckets_to_every_scrape() -> None:
 
 def test_the_older_text_format_has_no_exemplars() -> None:
     plain, with_exemplars = (registry(figures(busy_totals(), FakeFacts()), marks) for marks in (None, marked()))
-    assert render(with_exemplars, "")[0] == render(plain, "")[0]
-    assert b" # " not in render(with_exemplars, "")[0]
+    assert render(with_exemplars, [])[0] == render(plain, [])[0]
+    assert b" # " not in render(with_exemplars, [])[0]
 
 
 def test_exemplars_are_spelt_as_the_librarys_own_writer_spells_them() -> None:
     metrics = registry(figures(busy_totals(), FakeFacts()), marked())
-    body = render(metrics, OPENMETRICS)[0]
+    body = render(metrics, [OPENMETRICS])[0]
     encoder, _ = choose_encoder(OPENMETRICS)
     assert list(parse_openmetrics(body.decode())) == list(parse_openmetrics(encoder(metrics).decode()))
 
@@ -319,5 +396,5 @@ def test_further_collectors_are_shown_after_ours() -> None:
             family.add_sample("redis_up", {}, 1)
             yield family
 
-    body, _ = render(registry(figures(Totals(), FakeFacts()), None, Further()), "")
+    body, _ = render(registry(figures(Totals(), FakeFacts()), None, Further()), [])
     assert body.endswith(b"# HELP redis_up Whether the engine answers.\n# TYPE redis_up gauge\nredis_up 1\n")

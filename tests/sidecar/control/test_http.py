@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import signal
 import socket
@@ -164,6 +165,17 @@ def test_metrics_come_in_the_format_that_is_asked_for(server: Server) -> None:
     assert {family.name for family in families} == {
         family.name.removesuffix("_info") for family in parse_text(plain.text)
     }
+
+
+def test_several_accept_headers_count_as_one(server: Server) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=_LIMIT_S)
+    with contextlib.closing(connection):
+        connection.putrequest("GET", "/metrics")
+        connection.putheader("Accept", "text/plain;q=0.5")
+        connection.putheader("Accept", "application/openmetrics-text")
+        connection.endheaders()
+        kind = connection.getresponse().headers["content-type"]
+    assert kind.startswith("application/openmetrics-text; version=1.0.0")
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
