@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from sidecar import __version__
 from sidecar.engine.info import EngineInfo
 from sidecar.status import Status
-from telemetry.otlp.settings import ExportSettings
+from telemetry.otlp.settings import SIGNALS, ExportSettings
 from telemetry.spanpacket import spans_in
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from telemetry.otlp.pipeline import LogSender, Pipeline
     from telemetry.otlp.resource import Attributes
     from telemetry.otlp.transport import Transport
+    from telemetry.proxies import Proxy
 
 _EARLY_PACKETS_MOST = 64
 _STOP_WITHIN_S = 2.0
@@ -128,13 +129,40 @@ class Exports:
         if settings.azure_connection_string:
             from telemetry.azure.export import open_export
 
-            azure = open_export(settings.azure_connection_string, self._resource, stats, collect=self._collect_azure)
+            azure = open_export(
+                settings.azure_connection_string,
+                self._resource,
+                stats,
+                collect=self._collect_azure,
+                proxies=settings.proxies,
+            )
         if azure is not None:
             azure.start()
             logs.add_exporter(azure.log)
         if settings.logs is None:
             logs.exporters_complete()
+        self._tell_proxies(azure)
         return pipeline, azure
+
+    def _tell_proxies(self, azure: AzureExport | None) -> None:
+        """Once for each way out that leads through one."""
+        from telemetry import logs
+
+        ways: dict[tuple[str, Proxy], list[str]] = {}
+        for signal in SIGNALS:
+            settings = self._settings.signal(signal)
+            if settings is not None and settings.proxy is not None:
+                ways.setdefault((settings.origin, settings.proxy), []).append(signal)
+        if azure is not None and azure.proxy is not None:
+            ways[azure.origin, azure.proxy] = ["everything for Application Insights"]
+        for (endpoint, proxy), what in ways.items():
+            logs.get_logger().notice(
+                "export.proxy",
+                f"Exporting {', '.join(what)} to {endpoint} through the proxy {proxy.shown}, as {proxy.variable} says.",
+                endpoint=endpoint,
+                proxy=proxy.shown,
+                variable=proxy.variable,
+            )
 
     def _collect_azure(self) -> MetricsData:
         """Its own reader of the figures: made in the thread that asks, at its first interval."""

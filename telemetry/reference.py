@@ -144,6 +144,10 @@ _VARIABLES: Final = """
 As OpenTelemetry's specification has them; a variable that is empty counts as not set, and a value that cannot be used
 is told in the log once, and the default is used. Where *signal* stands, `OTEL_EXPORTER_OTLP_TRACES_…`, `_METRICS_…`
 and `_LOGS_…` exist, too, and count before the general one.
+
+The proxy variables are not OpenTelemetry's: each is read in lower case first, even if it's empty, which means none, and
+else in capitals. When something is exported through a proxy, the log says so at the start (`export.proxy`): which
+variable, and the proxy without its password.
 """
 
 _SCOPES: Final = {
@@ -219,6 +223,7 @@ def _engine(row: Row) -> tuple[str, ...]:
 
 def _variable(variable: Variable) -> tuple[str, ...]:
     name = f"`{variable.name}`" + (", and per *signal*" if variable.per_signal else "")
+    name += f", else `{variable.name.upper()}`" if variable.capitals else ""
     return name, variable.default, variable.about
 
 

@@ -12,16 +12,22 @@ _SIGNALS = ("TRACES", "METRICS", "LOGS")
 
 
 class Variable(NamedTuple):
-    """One variable. `default` is Markdown. per_signal: there is one for each signal, too, which counts before it."""
+    """One variable. `default` is Markdown. per_signal: there is one for each signal, too, which counts before it.
+
+    capitals: its name in capitals is read where the other one isn't set.
+    """
 
     name: str
     default: str
     about: str
     per_signal: bool = False
+    capitals: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The variable and those of single signals: `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, ..."""
+        """The variable, those of single signals (`OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`), and the one in capitals."""
+        if self.capitals:
+            return self.name, self.name.upper()
         if not self.per_signal:
             return (self.name,)
         return self.name, *(f"{_PREFIX}{signal}_{self.name.removeprefix(_PREFIX)}" for signal in _SIGNALS)
@@ -121,6 +127,36 @@ VARIABLES: dict[str, tuple[Variable, ...]] = {
             "none",
             "Folders, with colons between them, whose certificates are trusted, every file whatever its name, beside "
             "those of the system.",
+        ),
+    ),
+    "Proxies": (
+        Variable(
+            "https_proxy",
+            "none",
+            "Proxy for endpoints that begin with `https://`, as `http://user:password@host:3128`. OTLP over gRPC, OTLP "
+            "over HTTP and Application Insights all follow the same variables; `grpc_proxy` is not used. A proxy that "
+            "speaks TLS itself (`https://host:3128`) works for all but gRPC.",
+            capitals=True,
+        ),
+        Variable(
+            "http_proxy",
+            "none",
+            "Proxy for endpoints that begin with `http://`.",
+            capitals=True,
+        ),
+        Variable(
+            "all_proxy",
+            "none",
+            "Proxy for both, where the one above isn't set.",
+            capitals=True,
+        ),
+        Variable(
+            "no_proxy",
+            "none",
+            "Hosts to connect to directly, with commas between them: a name, which also means all names below it, an "
+            "address, or a network (`10.0.0.0/8`), each also with a port (`localhost:4317`); `*` means all. Nothing is "
+            "exempt by itself, not even `localhost`.",
+            capitals=True,
         ),
     ),
     "Who we are": (

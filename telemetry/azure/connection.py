@@ -21,10 +21,11 @@ class ConnectionStringError(ValueError):
 
 @dataclass(frozen=True, repr=False)
 class Connection:
-    """A checked connection string. `host`: where telemetry goes, to be told to people."""
+    """A checked connection string. `host`: where telemetry goes, for people; `endpoint`: the same as a URL."""
 
     string: str
     host: str
+    endpoint: str
 
 
 def check(text: str) -> Connection:
@@ -52,4 +53,7 @@ def check(text: str) -> Connection:
     if not valid:
         raise ConnectionStringError("its IngestionEndpoint is not an http or https address")
     string = ";".join(f"{name}={value}" for name, value in parts.items())
-    return Connection(string, url.hostname or parts.get("endpointsuffix") or "the global endpoint")
+    suffix = parts.get("endpointsuffix")
+    # As the library has it; where it sends without either is its own business.
+    address = endpoint or f"https://dc.{suffix or 'services.visualstudio.com'}"
+    return Connection(string, url.hostname or suffix or "the global endpoint", address)

@@ -26,6 +26,7 @@ from telemetry import logs, spanpacket
 from telemetry.azure import connection as connection_strings
 from telemetry.azure.delivery import Answer, Delivery, Pace
 from telemetry.otlp.stats import ExportStats
+from telemetry.proxies import Proxies
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import ReadableLogRecord
@@ -81,7 +82,8 @@ class AzureExport:
     """Everything that goes to one Application Insights resource.
 
     collect: called before each interval ends, by our own thread, for the metrics to send; without it they come by
-    `metrics`. interval_s: between two sendings of metrics, default OTEL_METRIC_EXPORT_INTERVAL.
+    `metrics`. interval_s: between two sendings of metrics, default OTEL_METRIC_EXPORT_INTERVAL. proxies: by default
+    those of the environment.
     Raises ConnectionStringError, ImportError.
     """
 
@@ -94,8 +96,12 @@ class AzureExport:
         collect: Collect | None = None,
         interval_s: float | None = None,
         pace: Pace | None = None,
+        proxies: Proxies | None = None,
     ) -> None:
         checked = connection_strings.check(connection_string)
+        self.origin = checked.endpoint.rstrip("/")
+        self.proxy = (proxies or Proxies(os.environ)).to(checked.endpoint)
+        proxy_url = "" if self.proxy is None else self.proxy.url
         _keep_to_itself(checked)
         from azure.monitor.opentelemetry.exporter import AzureMonitorMetricExporter
         from opentelemetry.sdk.resources import Resource
@@ -121,6 +127,8 @@ class AzureExport:
                 disable_offline_storage=True,
                 raw_response_hook=answer.hear,
                 retry_total=0,  # Delivery does that: its waits end with us
+                # Said either way, also "none": else requests reads the environment for itself.
+                proxies={"http": proxy_url, "https": proxy_url},
                 timeout=_TIMEOUT_S,
                 read_timeout=_TIMEOUT_S,
             )

@@ -15,6 +15,7 @@ from typing import Final, Literal, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from telemetry.otlp.environment import Environment
+from telemetry.proxies import Proxies, Proxy
 
 Signal = Literal["traces", "metrics", "logs"]
 Protocol = Literal["grpc", "http/protobuf", "http/json"]
@@ -50,6 +51,7 @@ class SignalSettings:
     ssl_cert_dir: str | None = None
     user: str = field(default="", repr=False)
     """`user:password` of the URL, which only HTTP can send."""
+    proxy: Proxy | None = None
 
     @property
     def secure(self) -> bool:
@@ -59,6 +61,11 @@ class SignalSettings:
     def shown(self) -> str:
         """The endpoint for logs: without a query, which may hold a key."""
         return self.endpoint.partition("?")[0].partition("#")[0]
+
+    @property
+    def origin(self) -> str:
+        """The endpoint without its path."""
+        return "{0.scheme}://{0.netloc}".format(urlsplit(self.endpoint))
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,7 @@ class ExportSettings:
     resource_attributes: Mapping[str, str] = field(default_factory=dict)
     azure_connection_string: str | None = field(default=None, repr=False)
     """APPLICATIONINSIGHTS_CONNECTION_STRING: a secret."""
+    proxies: Proxies = field(default_factory=lambda: Proxies({}), repr=False, compare=False)
 
     def signal(self, signal: Signal) -> SignalSettings | None:
         return {"traces": self.traces, "metrics": self.metrics, "logs": self.logs}[signal]
@@ -120,7 +128,8 @@ def read(environ: Mapping[str, str]) -> tuple[ExportSettings, list[str]]:
         "metrics": "OTEL_METRIC_EXPORT_TIMEOUT",
         "logs": "OTEL_BLRP_EXPORT_TIMEOUT",
     }
-    signals = {signal: _signal(env, signal, limits[signal]) for signal in SIGNALS}
+    proxies = Proxies(environ)
+    signals = {signal: _signal(env, signal, limits[signal], proxies) for signal in SIGNALS}
     attributes = env.pairs("OTEL_RESOURCE_ATTRIBUTES")
     settings = ExportSettings(
         traces=signals["traces"],
@@ -149,11 +158,16 @@ def read(environ: Mapping[str, str]) -> tuple[ExportSettings, list[str]]:
         service_name=env.text("OTEL_SERVICE_NAME") or attributes.get("service.name") or None,
         resource_attributes=attributes,
         azure_connection_string=env.text("APPLICATIONINSIGHTS_CONNECTION_STRING"),
+        proxies=proxies,
     )
+    if settings.azure_connection_string:
+        proxies.of("https")  # what is wrong with it
+    for warning in proxies.warnings:
+        env.warn(warning)
     return settings, env.warnings
 
 
-def _signal(env: Environment, signal: Signal, limit: str) -> SignalSettings | None:
+def _signal(env: Environment, signal: Signal, limit: str, proxies: Proxies) -> SignalSettings | None:
     """Settings of one signal; None where it is off."""
     prefix, general = f"OTEL_EXPORTER_OTLP_{signal.upper()}_", "OTEL_EXPORTER_OTLP_"
 
@@ -167,8 +181,15 @@ def _signal(env: Environment, signal: Signal, limit: str) -> SignalSettings | No
     url = _endpoint(env, signal, protocol)
     if url is None:
         return None
-    timeout_ms = env.number(*both("TIMEOUT"), default=10_000, least=1)
     user, _, host = url.netloc.rpartition("@")
+    proxy = proxies.to(url._replace(netloc=host).geturl())
+    if protocol == "grpc":
+        for name in proxies.ignored:
+            env.warn(f"{name}: this is not used, only the variables that every exporter follows.")
+        if proxy is not None and proxy.scheme != "http":
+            env.warn(f"{proxy.variable}: gRPC can't use a proxy that speaks TLS itself; {signal} are not exported.")
+            return None
+    timeout_ms = env.number(*both("TIMEOUT"), default=10_000, least=1)
     return SignalSettings(
         endpoint=url._replace(netloc=host).geturl(),
         protocol=protocol,
@@ -181,6 +202,7 @@ def _signal(env: Environment, signal: Signal, limit: str) -> SignalSettings | No
         ssl_cert_file=env.text("SSL_CERT_FILE"),
         ssl_cert_dir=env.text("SSL_CERT_DIR"),
         user=unquote(user),
+        proxy=proxy,
     )
 
 

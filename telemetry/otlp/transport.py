@@ -26,6 +26,8 @@ REQUEST_BYTES_MAX: Final = 4 << 20
 # gRPC reads these when it is imported. Else it writes a line to standard error for each failed handshake and for each
 # worker that is started; and it need not survive a fork, since all our children become other programs.
 _QUIET_GRPC: Final = {"GRPC_VERBOSITY": "ERROR", "GRPC_ENABLE_FORK_SUPPORT": "0"}
+# Read with each channel, before `no_proxy`, which it reads in its own way: the settings know what needs no proxy.
+_NO_RULES_OF_GRPC: Final = {"no_grpc_proxy": ""}
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 5.0
 _JITTER: Final = 0.2
@@ -163,6 +165,7 @@ def make_transport(signal: Signal, settings: SignalSettings, stats: ExportStats)
     if settings.protocol == "grpc":
         for name, value in _QUIET_GRPC.items():
             os.environ.setdefault(name, value)
+        os.environ.update(_NO_RULES_OF_GRPC)
         from telemetry.otlp.transport_grpc import GrpcTransport
 
         return GrpcTransport(signal, settings, stats)

@@ -45,6 +45,9 @@ class GrpcTransport(RetryingTransport):
         super().__init__(signal, settings, stats)
         url = urlsplit(settings.endpoint)
         self._target = url.netloc if url.port else f"{url.netloc.rstrip(':')}:{443 if settings.secure else 80}"
+        # Said either way: gRPC has its own idea of the environment.
+        proxy = ("grpc.enable_http_proxy", 0) if settings.proxy is None else ("grpc.http_proxy", settings.proxy.url)
+        self._options = (*_OPTIONS, proxy)
         self._metadata = tuple(settings.headers.items())
         self._compression = grpc.Compression.Gzip if settings.gzip else grpc.Compression.NoCompression
         self._credentials: Any = None
@@ -78,9 +81,9 @@ class GrpcTransport(RetryingTransport):
         with self._lock:
             if self._channel is None and not self._closed.is_set():
                 if self._credentials is None:
-                    self._channel = grpc.insecure_channel(self._target, _OPTIONS)
+                    self._channel = grpc.insecure_channel(self._target, self._options)
                 else:
-                    self._channel = grpc.secure_channel(self._target, self._credentials, _OPTIONS)
+                    self._channel = grpc.secure_channel(self._target, self._credentials, self._options)
             if self._channel is None:
                 raise grpc.RpcError
             return self._channel

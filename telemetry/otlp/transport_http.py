@@ -11,11 +11,9 @@ import http.client
 import logging
 import socket
 import threading
-import urllib.request
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -143,7 +141,7 @@ class HttpTransport(RetryingTransport):
             return Outcome("bad_answer")
 
     def _make_manager(self) -> urllib3.PoolManager:
-        """A pool of one connection that `abort` can reach; through a proxy where the environment names one."""
+        """A pool of one connection that `abort` can reach; through a proxy where the settings name one."""
         transport = self
 
         class Plain(HTTPConnection):
@@ -162,14 +160,14 @@ class HttpTransport(RetryingTransport):
         class TlsPool(urllib3.HTTPSConnectionPool):
             ConnectionCls = Tls
 
-        url = urlsplit(self.settings.endpoint)
-        proxy = urllib.request.getproxies().get(url.scheme)
+        proxy = self.settings.proxy
         options: dict[str, Any] = {"maxsize": 1}
         if self.settings.secure:
             options["ssl_context"] = trust.load(self.settings).context()
         manager: urllib3.PoolManager
-        if proxy and not urllib.request.proxy_bypass(url.hostname or ""):
-            manager = urllib3.ProxyManager(proxy if "://" in proxy else f"http://{proxy}", **options)
+        if proxy is not None:
+            headers = urllib3.make_headers(proxy_basic_auth=proxy.basic_auth) if proxy.basic_auth else None
+            manager = urllib3.ProxyManager(proxy.shown, proxy_headers=headers, **options)
         else:
             manager = urllib3.PoolManager(**options)
         manager.pool_classes_by_scheme = {"http": PlainPool, "https": TlsPool}
