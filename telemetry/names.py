@@ -114,9 +114,10 @@ CLIENT_CONNECTIONS_CLOSED = Instrument(
     CLIENTS, "valkey.client.connections.closed", "counter", "{connection}", (),
     "valkey_client_connections_closed", "", "Client connections that ended.",
 )  # fmt: skip
+REJECTION_REASONS = ("maxclients", "protected_mode", "tls")
 CLIENT_CONNECTIONS_REJECTED = Instrument(
     CLIENTS, "valkey.client.connections.rejected", "counter", "{connection}", ("reason",),
-    "valkey_client_connections_rejected", "", "Client connections refused, by reason: maxclients, protected_mode, tls.",
+    "valkey_client_connections_rejected", "", f"Client connections refused, by reason: {', '.join(REJECTION_REASONS)}.",
 )  # fmt: skip
 
 # Scope valkey.overview
