@@ -228,6 +228,23 @@ class Server:
         (engine,) = self.children("engine")
         return engine
 
+    @contextlib.contextmanager
+    def frozen_engine(self) -> Iterator[None]:
+        """The engine stands still meanwhile: what is sent stays in flight for as long as a test needs to see that.
+
+        It goes on in the order in which its connections had something to read.
+        """
+        engine = self.engine
+        engine.suspend()
+        try:
+            yield
+        finally:
+            engine.resume()
+
+    def wait_in_flight(self, commands: int) -> None:
+        """Wait until so many commands, at least, were sent to the engine and have no reply."""
+        wait_until(lambda: self.metrics()["valkey_command_in_flight"] >= commands, f"{commands} commands are in flight")
+
     @property
     def worker(self) -> psutil.Process:
         (worker,) = self.children("worker")

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from tests.conftest import Server, receive, wait_until
+from tests.conftest import Server, receive
 
 # What differs between any two servers or runs: ids, times, addresses.
 _VARIABLE = [
@@ -179,13 +179,23 @@ def test_a_second_monitor_is_answered_as_directly(server: Server, bare: Server) 
     assert seen[0] == seen[1]
 
 
+def _publisher(server: Server) -> socket.socket:
+    """One whose way to the engine is open: an engine that stands still accepts no connection."""
+    sock = server.connect()
+    sock.sendall(lines("PUBLISH nobody m"))
+    assert receive(sock, b"\r\n") == b":0\r\n"
+    return sock
+
+
 def test_a_message_after_the_protocol_went_back_to_2_is_no_reply(server: Server) -> None:
-    client, publisher = server.connect(), server.connect()
+    client, publisher = server.connect(), _publisher(server)
     client.sendall(lines("HELLO 3\nSUBSCRIBE ch\nHELLO 2\nPING"))
     receive(client, b"*2\r\n$4\r\npong\r\n$0\r\n\r\n")
-    publisher.sendall(bulk("EVAL", "redis.call('PUBLISH', 'ch', 'm') for i = 1, 3e8 do end", "0"))
-    wait_until(lambda: server.metrics()["valkey_command_in_flight"] >= 1, "the script runs")
-    client.sendall(lines("PING\nUNSUBSCRIBE\nCONFIG GET maxmemory\nPING") + END)
+    with server.frozen_engine():
+        publisher.sendall(lines("PUBLISH ch m"))
+        server.wait_in_flight(1)
+        client.sendall(lines("PING\nUNSUBSCRIBE\nCONFIG GET maxmemory\nPING") + END)
+        server.wait_in_flight(6)
     text = receive(client, b"$11\r\nend-of-test\r\n")
     assert text.startswith(b"*3\r\n$7\r\nmessage\r\n$2\r\nch\r\n$1\r\nm\r\n*2\r\n$4\r\npong\r\n$0\r\n\r\n")
     assert text.endswith(b"*2\r\n$9\r\nmaxmemory\r\n$1\r\n0\r\n+PONG\r\n$11\r\nend-of-test\r\n")
@@ -208,10 +218,12 @@ def test_a_push_before_the_result_of_a_transaction_is_no_part_of_it(server: Serv
     client = server.connect()
     client.sendall(lines("HELLO 3\nSUBSCRIBE news\nMULTI\nGET a\nGET b\nGET c"))
     receive(client, b"+QUEUED\r\n" * 3)
-    publisher = server.connect()
-    publisher.sendall(lines("DEBUG SLEEP 0.3\nPUBLISH news hello"))
-    wait_until(lambda: server.metrics()["valkey_command_in_flight"] >= 1, "the engine sleeps")
-    client.sendall(lines("EXEC\nCONFIG GET port") + END)
+    publisher = _publisher(server)
+    with server.frozen_engine():
+        publisher.sendall(lines("PUBLISH news hello"))
+        server.wait_in_flight(1)
+        client.sendall(lines("EXEC\nCONFIG GET port") + END)
+        server.wait_in_flight(4)
     text = receive(client, b"end-of-test\r\n")
     push = b">3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n"
     port = b"%%1\r\n$4\r\nport\r\n$5\r\n%d\r\n" % server.port

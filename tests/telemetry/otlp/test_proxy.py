@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from telemetry.azure.export import AzureExport
-from telemetry.otlp.settings import SignalSettings, read
+from telemetry.otlp.settings import read
 from telemetry.otlp.stats import ExportStats
 from telemetry.otlp.transport import make_transport
 from tests.conftest import Start, wait_until
@@ -24,12 +24,10 @@ _VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "grpc_proxy"
 _BINARY = ("grpc", "http/protobuf")
 _METHODS = {"grpc": "CONNECT", "http/protobuf": "POST"}
 
-Send = Callable[[SignalSettings], None]
-
 
 @pytest.fixture
 def proxy() -> Iterator[ForwardProxy]:
-    with ForwardProxy({"collector.example:4317": ("127.0.0.1", 1)}) as made:
+    with ForwardProxy() as made:
         yield made
 
 
@@ -88,7 +86,7 @@ def test_tls_goes_through_the_proxy_to_the_receiver(
         {"NO_PROXY": "127.0.0.1"},
         {"NO_PROXY": "127.0.0.0/8"},
         {"NO_PROXY": "*"},
-        {"http_proxy": ""},
+        {"http_proxy": "", "HTTP_PROXY": "http://127.0.0.1:1"},
     ],
     ids=str,
 )
@@ -101,7 +99,7 @@ def test_what_is_exempt_goes_past_the_proxy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     receiver = receive(protocol)
-    _send(monkeypatch, receiver.endpoint, protocol, HTTP_PROXY=proxy.url, **variables)
+    _send(monkeypatch, receiver.endpoint, protocol, **{"http_proxy": proxy.url, **variables})
     assert len(receiver.accepted) == 1
     assert proxy.asked == []
 
