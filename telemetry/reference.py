@@ -104,6 +104,8 @@ one instance, whose sums never go down, even when a worker dies.
   says otherwise. Histograms have explicit buckets.
 - `valkey.command.duration` has exemplars: in each second, the slowest command that has a span. Prometheus gets them
   if it asks for OpenMetrics (`--enable-feature=exemplar-storage`).
+- `/metrics` answers in the format that the `Accept` headers prefer: OpenMetrics 1.0, or Prometheus text 1.0.0 or
+  0.0.4. Quality values, wildcards and quotes count as in RFC 9110. If none of the formats is acceptable, you get 0.0.4.
 - [samples/compose](../samples/compose) has a Grafana board and alert rules made of these.
 """
 _OVERVIEW: Final = """
