@@ -81,10 +81,10 @@ def _without_persistence(folder: Path) -> list[str]:
     return ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
 
 
-def bare_process(folder: Path) -> Process:
+def bare_process(folder: Path, *options: str) -> Process:
     """Valkey on a TCP port, without persistence, else as it comes."""
     port = process.free_port()
-    return Process([engine_binary(), "--port", str(port), *_without_persistence(folder)], port, folder)
+    return Process([engine_binary(), "--port", str(port), *_without_persistence(folder), *options], port, folder)
 
 
 def sidecar_process(folder: Path, *options: str, environment: Mapping[str, str] | None = None) -> Process:

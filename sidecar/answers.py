@@ -1,7 +1,7 @@
 """What workers ask the supervisor, and its answers.
 
-Owns the requests of the link that need more than one process: CONFIG SET of what is ours, CONFIG REWRITE, who is behind
-the engine's descriptors, protected mode; those about lanes it hands on. It never sees a client.
+Owns the requests of the link that need more than one process: CONFIG SET of what is ours, CONFIG REWRITE, protected
+mode; those about the engine's clients and about lanes it hands on. It never sees a client.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import re
 import stat
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,7 +17,7 @@ from typing import Any
 
 from sidecar import listeners
 from sidecar.certificates import Candidate
-from sidecar.engine import peers
+from sidecar.engine.clients import EngineClients
 from sidecar.engine.configfile import PrivateConfiguration, read, replace_file
 from sidecar.engine.connection import Connection, EngineError, UnreachableError
 from sidecar.engine.embedded import Engine
@@ -30,15 +29,8 @@ from sidecar.workers import Workers
 
 Body = Mapping[str, Any]
 
-OURSELVES = ["", ""]
-"""Stands for our own connections, lanes among them, where a client has its two addresses."""
-
-_PEERS_WITHIN_S = 2.0
 _RECONNECTED_WITHIN_S = 1.0
 _LOOK_AGAIN_S = 0.01
-_CLIENT = re.compile(
-    r"^id=(\d+) addr=(\S+) laddr=(\S+) fd=(-?\d+) name=\S* age=(\d+) idle=(\d+) flags=(\w+)", re.MULTILINE
-)
 
 
 class Answers:
@@ -78,13 +70,15 @@ class Answers:
         self._one_at_a_time = asyncio.Lock()
         self._refreshing: asyncio.Task[None] | None = None
         self._reloading: set[asyncio.Task[None]] = set()
+        self._clients = EngineClients(engine, self._call, lambda: self.workers, journal)
         self._kinds: dict[str, Callable[[Body], Awaitable[dict[str, Any]]]] = {
             "protected": self._protected,
             "config_check": self._config_check,
             "config_set": self._config_set,
             "rewrite": self._rewrite,
-            "clients": self._clients,
-            "client_ids": self._client_ids,
+            "list_clients": self._clients.listed,
+            "identify": self._clients.identified,
+            "spared": self._clients.spared,
             "bring_home": self._bring_home,
             "suspend_lanes": self._suspend_lanes,
         }
@@ -95,7 +89,7 @@ class Answers:
             return await self._kinds[kind](body)
         except Exception as error:
             self._journal.error("request.failed", f"The answer to a worker's {kind} failed: {error!r}.")
-            return {"error": "internal error, see the log", "argument": "", "clients": [], "denied": True}
+            return {"error": "internal error, see the log", "argument": "", "denied": True, "answers": [], "spared": []}
 
     def notice(self, kind: str, body: Body) -> None:
         """Messages that want no answer."""
@@ -113,7 +107,7 @@ class Answers:
 
     async def _bring_home(self, body: Body) -> dict[str, Any]:
         if self.lanes is not None:
-            await self.lanes.bring_home(keep=bool(body.get("keep")))
+            await self.lanes.bring_home(keep=body["keep"], users=body["users"])
         return {}
 
     async def _suspend_lanes(self, body: Body) -> dict[str, Any]:
@@ -309,51 +303,6 @@ class Answers:
         replace_file(file, merged)
         private.adopt(merged)
         self._front.rewritten()
-
-    # ---- who is who ------------------------------------------------------------------------------------------------
-
-    async def _clients(self, body: Body) -> dict[str, Any]:
-        if body.get("home"):
-            await self._bring_home({})
-        return {"clients": {str(number): known for number, known in (await self._peers()).items()}}
-
-    async def _client_ids(self, body: Body) -> dict[str, Any]:
-        """[id, address, local address, flags, age, idle time] of every client, true where we know it better.
-
-        spared: the ids of our own connections, where CLIENT KILL knows NOT-ID. An error where the engine does not tell
-        us: we must not answer that there is nobody.
-        """
-        if body.get("home"):
-            await self._bring_home({})
-        try:
-            listed = str(await self._call("CLIENT", "LIST"))
-        except (EngineError, UnreachableError) as error:
-            return {"error": str(error)}
-        known = await self._peers()
-        clients: list[list[Any]] = []
-        spared = []
-        for identifier, address, local, number, age, idle, flags in _CLIENT.findall(listed):
-            peer = known.get(int(number), [address, local])
-            if peer == OURSELVES:
-                spared.append(identifier)
-            else:
-                age_s, idle_s = peer[2:4] or (int(age), int(idle))
-                clients.append([identifier, *peer[:2], flags, age_s, idle_s])
-        return {"clients": clients, "spared": spared if self._engine.spares_by_id else []}
-
-    async def _peers(self) -> dict[int, list[Any]]:
-        child = self._engine.child
-        if child is None or self.workers is None:
-            return {}
-        ours = await self.workers.peers(_PEERS_WITHIN_S)
-        connection = self._engine.connection
-        if connection is not None and connection.inode is not None:
-            ours = {**ours, connection.inode: OURSELVES}
-        try:
-            return peers.by_descriptor(child.pid, ours)
-        except OSError as error:
-            self._journal.debug("clients.unknown", f"The engine's clients cannot be told apart: {error}.")
-            return {}
 
 
 def _places(settings: ListenerSettings) -> tuple[object, ...]:

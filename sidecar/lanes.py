@@ -74,9 +74,12 @@ class Lanes:
         elif before and not self.suspended:
             self._workers.tell("resume_lanes")
 
-    async def bring_home(self, *, keep: bool) -> None:
-        """Every client gets its own connection to the engine, at most two seconds long. keep: from now on, always."""
-        await self._workers.order("bring_home", {"keep": keep}, _HOME_WITHIN_S)
+    async def bring_home(self, *, keep: bool, users: Sequence[str] | None = None) -> None:
+        """Every client gets its own connection to the engine, at most two seconds long. keep: from now on, always.
+
+        users: only who is logged in as one of these.
+        """
+        await self._workers.order("bring_home", {"keep": keep, "users": users}, _HOME_WITHIN_S)
 
     async def suspend(self, *, close: bool = False) -> int:
         """Nothing goes by lane when this is over, at most a second later: a client may be about to pause others.

@@ -28,6 +28,7 @@ _BACKOFF_MOST_S = 5.0
 # A worker that was told to stop has only to write its last figures.
 _STOP_WITHIN_S = 2.0
 _LAST_FRAMES_WITHIN_S = 1.0
+_ELSEWHERE_WITHIN_S = 2.0
 
 
 class Requests(Protocol):
@@ -134,9 +135,12 @@ class Workers:
         """A worker that starts from now on does not accept, until the command table is set again."""
         self._commands = None
 
-    async def ask(self, kind: str, body: Mapping[str, Any], within_s: float) -> list[dict[str, Any]]:
-        """The answers to a request by all who answer in time."""
-        links = [worker.link for worker in self._workers.values() if worker.link is not None and worker.ready]
+    async def ask(
+        self, kind: str, body: Mapping[str, Any], within_s: float, but: Worker | None = None
+    ) -> list[dict[str, Any]]:
+        """The answers to a request by all who answer in time. but: one who is not asked."""
+        others = [worker for worker in self._workers.values() if worker is not but and worker.ready]
+        links = [worker.link for worker in others if worker.link is not None]
         asked = (link.request(kind, dict(body), timeout=within_s) for link in links)
         answers = await asyncio.gather(*asked, return_exceptions=True)
         return [answer for answer in answers if isinstance(answer, dict)]
@@ -147,15 +151,6 @@ class Workers:
             if worker.link is not None and not worker.ready:
                 worker.link.send(kind, dict(body))
         await self.ask(kind, body, within_s)
-
-    async def peers(self, within_s: float) -> dict[int, list[Any]]:
-        """What the engine does not see of who is behind a connection to it, by the inode of our end.
-
-        For a session: the addresses of both ends of its client's connection; with lanes also its age and idle time
-        (seconds) and its last command. For a lane: two empty addresses.
-        """
-        answers = await self.ask("peers", {}, within_s)
-        return {int(inode): known for answer in answers for inode, *known in answer["peers"]}
 
     async def stop(self) -> None:
         """Have them write their last figures, close every session and end."""
@@ -278,6 +273,9 @@ class Workers:
             self._requests.notice(kind, body)
 
     async def _answer(self, worker: Worker, kind: str, body: dict[str, Any]) -> None:
-        answer = await self._requests.answer(kind, body)
+        if kind == "elsewhere":
+            answer = {"answers": await self.ask("roster", body, _ELSEWHERE_WITHIN_S, but=worker)}
+        else:
+            answer = await self._requests.answer(kind, body)
         if worker.link is not None:
             worker.link.reply(body, answer)

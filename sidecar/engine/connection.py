@@ -46,6 +46,8 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._transport: asyncio.Transport | None = None
         self._lost = asyncio.Event()
+        self.client_id: int | None = None
+        """The engine's id of it, None before it has been introduced, and where the engine does not say."""
 
     @classmethod
     async def open(cls, path: str, renames: Mapping[str, str] | None = None) -> Connection:
@@ -65,6 +67,8 @@ class Connection(asyncio.Protocol):
             except EngineError:
                 continue
             break
+        with contextlib.suppress(EngineError):
+            self.client_id = int(await self.call("CLIENT", "ID"))
         for words in (("CLIENT", "SETNAME", NAME), ("CLIENT", "NO-EVICT", "ON")):
             try:
                 await self.call(*words)

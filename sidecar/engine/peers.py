@@ -12,16 +12,14 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping
-from typing import TypeVar
-
-_Known = TypeVar("_Known")
+from collections.abc import Iterator, Sequence
 
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _NLMSG_ERROR = 2
 _NLMSG_DONE = 3
-_NLM_F_REQUEST_DUMP = 0x1 | 0x300
+_NLM_F_REQUEST = 0x1
+_NLM_F_REQUEST_DUMP = _NLM_F_REQUEST | 0x300
 _ALL_STATES = 0xFFFFFFFF
 _UDIAG_SHOW_PEER = 4
 _UNIX_DIAG_PEER = 2
@@ -34,6 +32,7 @@ _ATTRIBUTE = struct.Struct("=HH")  # length, type
 # A dump comes in messages of at most this size.
 _RECEIVE_BYTES = 64 * 1024
 _ANSWER_WITHIN_S = 1.0
+_ONE_BY_ONE = 16
 
 
 def peer_inodes() -> dict[int, int]:
@@ -43,6 +42,19 @@ def peer_inodes() -> dict[int, int]:
         body = _REQUEST.pack(socket.AF_UNIX, 0, 0, _ALL_STATES, 0, _UDIAG_SHOW_PEER, 0, 0)
         netlink.send(_HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0) + body)
         return dict(_answers(netlink))
+
+
+def peer_inode(inode: int) -> int:
+    """That of the other end of a connected Unix socket of this network namespace, 0 without one. Raises OSError."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
+        netlink.settimeout(_ANSWER_WITHIN_S)
+        any_cookie = 0xFFFFFFFF
+        body = _REQUEST.pack(socket.AF_UNIX, 0, 0, _ALL_STATES, inode, _UDIAG_SHOW_PEER, any_cookie, any_cookie)
+        netlink.send(_HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0) + body)
+        try:
+            return next((peer for _inode, peer in _answers(netlink)), 0)
+        except FileNotFoundError:
+            return 0
 
 
 def _answers(netlink: socket.socket) -> Iterator[tuple[int, int]]:
@@ -67,27 +79,21 @@ def _answers(netlink: socket.socket) -> Iterator[tuple[int, int]]:
             at += (length + 3) & ~3
 
 
-def descriptors(pid: int) -> dict[int, int]:
-    """For every socket that process `pid` has open: its inode and the descriptor's number there."""
-    found: dict[int, int] = {}
-    folder = f"/proc/{pid}/fd"
-    for number in os.listdir(folder):
-        try:
-            target = os.readlink(f"{folder}/{number}")
-        except OSError:
-            continue  # closed meanwhile
-        if target.startswith("socket:["):
-            found[int(target[8:-1])] = int(number)
-    return found
+def _socket(pid: int, number: int) -> int:
+    """The inode of a socket that process `pid` has open, 0 where it is none (any more). Raises OSError."""
+    try:
+        target = os.readlink(f"/proc/{pid}/fd/{number}")
+    except FileNotFoundError:
+        return 0
+    return int(target[8:-1]) if target.startswith("socket:[") else 0
 
 
-def by_descriptor(pid: int, ours: Mapping[int, _Known]) -> dict[int, _Known]:
-    """For the engine's descriptor numbers: what `ours` says of the inode of our end. Raises OSError."""
-    peers = peer_inodes()
-    numbers = descriptors(pid)
-    found: dict[int, _Known] = {}
-    for inode, known in ours.items():
-        number = numbers.get(peers.get(inode, 0))
-        if number is not None:
-            found[number] = known
-    return found
+def other_ends(pid: int, numbers: Sequence[int]) -> dict[int, int]:
+    """For the descriptors of process `pid` that are connected Unix sockets: the inode of the other end. Raises OSError.
+
+    Few are asked for one by one: a dump has every Unix socket of the machine.
+    """
+    os.stat(f"/proc/{pid}/fd")
+    found = {number: inode for number in numbers if (inode := _socket(pid, number))}
+    peer_of = peer_inode if len(found) <= _ONE_BY_ONE else peer_inodes().get
+    return {number: peer for number, inode in found.items() if (peer := peer_of(inode))}

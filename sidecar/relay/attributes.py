@@ -6,6 +6,7 @@ here, in memory only, and shown nowhere.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from sidecar.relay.plan import encode
@@ -15,7 +16,18 @@ LANE_NAME = b"valkey-sidecar-lane"
 Identity = tuple[bytes, int, int]
 """ACL user, RESP version, database."""
 
-DEFAULT: Identity = (b"default", 2, 0)
+_HELLO_ID = re.compile(rb"\$2\r\nid\r\n:(\d+)\r\n")
+
+
+def id_in(hello: bytes) -> int:
+    """The engine's id of the connection, which its reply to HELLO tells; 0 where it does not."""
+    match = _HELLO_ID.search(hello)
+    return int(match[1]) if match else 0
+
+
+def with_id(hello: bytes, client_id: int) -> bytes:
+    """The reply to HELLO with this id in it."""
+    return _HELLO_ID.sub(b"$2\r\nid\r\n:%d\r\n" % client_id, hello, count=1)
 
 
 class Attributes:
@@ -60,15 +72,11 @@ class Attributes:
                 self.library_version = str(value).encode()
 
     def restoring(self) -> list[bytes]:
-        """The requests that give a new connection these attributes; no answer to them may be an error."""
-        requests = []
-        if self.protocol != 2:
-            words = [b"HELLO", b"%d" % self.protocol]
-            if self.password is not None:
-                words += [b"AUTH", self.user, self.password]
-            requests.append(encode(words))
-        elif self.password is not None:
-            requests.append(encode([b"AUTH", self.user, self.password]))
+        """The requests that give a new connection these attributes; no answer to them may be an error.
+
+        The first is HELLO, whose answer tells the connection's id.
+        """
+        requests = [encode(self._hello())]
         if self.database:
             requests.append(encode([b"SELECT", b"%d" % self.database]))
         if self.name:
@@ -81,10 +89,13 @@ class Attributes:
 
     def boarding(self) -> list[bytes]:
         """The requests that make a new connection a lane for this identity. HELLO is allowed to every user."""
-        words = [b"HELLO", b"%d" % self.protocol]
-        if self.password is not None:
-            words += [b"AUTH", self.user, self.password]
-        requests = [encode([*words, b"SETNAME", LANE_NAME])]
+        requests = [encode([*self._hello(), b"SETNAME", LANE_NAME])]
         if self.database:
             requests.append(encode([b"SELECT", b"%d" % self.database]))
         return requests
+
+    def _hello(self) -> list[bytes]:
+        words = [b"HELLO", b"%d" % self.protocol]
+        if self.password is not None:
+            words += [b"AUTH", self.user, self.password]
+        return words

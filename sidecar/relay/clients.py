@@ -1,30 +1,27 @@
-"""Who is who for clients: CLIENT LIST, INFO and KILL as if the engine listened itself, and shared no connection.
+"""CLIENT commands that concern other clients, as if the engine listened itself and every client kept its connection.
 
-Owns what these commands and their replies say of a client that the engine cannot know (its addresses; with lanes its
-age and what it did last), and that our own connections are no clients; who is behind which of the engine's clients the
-supervisor knows. It never judges options of its own: what the engine would refuse, it gets as it came.
+Owns what LIST, INFO and KILL say and mean: the engine knows the state of connections and judges what it can; addresses,
+ids, times and the clients that have no connection now are ours. So are the ids that ID, UNBLOCK, TRACKING and GETREDIR
+show and take. It never judges options of its own: what the engine would refuse, it gets as it came.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 from sidecar.link import Body, Link
-from sidecar.relay.commands import OTHER
+from sidecar.relay.client_filters import REFUSED, Filters, filters_of
+from sidecar.relay.client_lines import LineForm, Shown, descriptor_of, facts_in
 from sidecar.relay.lane_rules import without_lanes
+from sidecar.relay.line_writer import id_of, true_line
 from sidecar.relay.plan import Plan, encode, word
+from sidecar.relay.roster import NOWHERE, SLICE, Roster
 
-Peers = dict[str, list[Any]]
-"""By the engine's descriptor, a client's address and the one that it came to, both "" for our own connections.
-
-Where there are lanes also the client's age and idle time, in seconds, and the name of its last command.
-"""
-
-_ID_DIGITS = 19
-"""The engine's ids are 64-bit numbers."""
+if TYPE_CHECKING:
+    from sidecar.relay.session import Session
 
 _UNAUTHENTICATED_MOST = 10
 """Valkey closes the connection of who sends more arguments before it has authenticated."""
@@ -34,33 +31,11 @@ _ASK_AGAIN = b"-ERR valkey-sidecar: too many clients for the first command of a 
 _NOBODY = (b"1", b"ADDR", b"none")
 """What follows ID where no client is meant."""
 
-_OPTIONS: dict[bytes, Callable[[_Client, bytes], bool]] = {
-    b"addr": lambda client, wanted: client.address == wanted,
-    b"laddr": lambda client, wanted: client.local == wanted,
-    b"ip": lambda client, wanted: host_of(client.address) == wanted,
-    b"flags": lambda client, wanted: client.has_flags(wanted),
-    b"not-addr": lambda client, wanted: client.address != wanted,
-    b"not-laddr": lambda client, wanted: client.local != wanted,
-    b"not-ip": lambda client, wanted: host_of(client.address) != wanted,
-    b"not-flags": lambda client, wanted: not client.has_flags(wanted),
-    b"maxage": lambda client, wanted: client.age_s >= int(wanted),
-    b"idle": lambda client, wanted: client.idle_s >= int(wanted),
-}
-"""Whether a client meets an option of CLIENT LIST and CLIENT KILL that the engine would judge by its Unix socket."""
+_NOBODYS_ID = (1 << 63) - 1
+"""An id that the engine gives no client."""
 
-_OF_TIME = frozenset({b"maxage", b"idle"})
-"""Those that the engine judges rightly where there are no lanes: every client has had its connection all the time."""
-
-_FLAGS = frozenset(b"OSMPxbtRBdcuAUreTIiEN")
-"""What Valkey takes for flags (networking.c, validateClientFlagFilter)."""
-
-_ADDRESS = re.compile(rb"(^|\s)addr=\S+ laddr=\S+ fd=(-?\d+)(?:( name=\S*)( age=\d+ idle=\d+)( flags=)(\w+))?")
-_COMMAND = re.compile(rb"(?<= cmd=)\S+")
-
-
-def host_of(address: bytes) -> bytes:
-    """The address without its port."""
-    return address.rpartition(b":")[0].strip(b"[]")
+_REDIRECTED = re.compile(rb" redir=([1-9]\d*) ")
+_REDIRECT_FIELD = re.compile(rb"(redirect\r\n:)([1-9]\d*)")
 
 
 def text_of(reply: bytes) -> bytes | None:
@@ -80,104 +55,116 @@ def as_text(reply: bytes, text: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(text), text)
 
 
-def _true_flags(flags: bytes, address: bytes) -> bytes:
-    """U: it came over a Unix socket, whose address is a path; N: there is nothing to say."""
-    return flags if address.startswith((b"/", b"[/")) else flags.replace(b"U", b"") or b"N"
-
-
-def _only(reply: bytes, ids: list[bytes]) -> bytes:
-    """CLIENT LIST with the lines of these clients."""
-    text = text_of(reply)
-    if text is None:
-        return reply
-    wanted = {b"id=%b" % identifier for identifier in ids}
-    lines = [line for line in text.splitlines(keepends=True) if line.partition(b" ")[0] in wanted]
-    return as_text(reply, b"".join(lines))
-
-
-def _true_line(line: bytes, peers: Peers) -> bytes:
-    """A line of CLIENT LIST; nothing for our own connections, which the supervisor gives no address."""
-    match = _ADDRESS.search(line)
-    peer = None if match is None else peers.get(match[2].decode())
-    if match is None or peer is None:
-        return line
-    begin, number, name, times, between, flags = match.groups()
-    address, local = peer[0].encode(), peer[1].encode()
-    if not address:
-        return b""
-    rest = line[match.end() :]
-    if len(peer) > 2:
-        times = b" age=%d idle=%d" % (peer[2], peer[3])
-        rest = _COMMAND.sub(_command_shown(peer[4]), rest, count=1)
-    shown = b"%baddr=%b laddr=%b fd=%b" % (begin, address, local, number)
-    if name is not None:
-        shown += name + times + between + _true_flags(flags, address)
-    return line[: match.start()] + shown + rest
-
-
-def _command_shown(name: str) -> bytes:
-    """A command of the table as CLIENT LIST spells it: `config|get`."""
-    return b"NULL" if name in ("", OTHER) else name.lower().replace(" ", "|").encode()
-
-
-@dataclass(frozen=True)
-class _Client:
-    """A client as it is, not as the engine sees it."""
-
-    address: bytes
-    local: bytes
-    flags: bytes
-    age_s: int
-    idle_s: int
-
-    @classmethod
-    def of(cls, address: str, local: str, flags: str, age_s: int, idle_s: int) -> _Client:
-        """From what the supervisor says: true addresses and times, the engine's flags."""
-        return cls(address.encode(), local.encode(), _true_flags(flags.encode(), address.encode()), age_s, idle_s)
-
-    def has_flags(self, wanted: bytes) -> bool:
-        flags = frozenset(self.flags)
-        # A MONITOR is a replica, too; CLIENT LIST shows the first only.
-        return flags.issuperset(wanted) or (b"O" in self.flags and flags.union(b"S").issuperset(wanted))
-
-
 class Clients:
-    """Asks the supervisor over the link. settings is the live dict of the worker's settings."""
+    """Asks the other workers and the supervisor over the link. settings is the live dict of the worker's settings."""
 
-    def __init__(self, link: Link, settings: Body) -> None:
+    def __init__(self, link: Link, settings: Body, roster: Roster) -> None:
         self._link = link
         self._settings = settings
+        self._roster = roster
+
+    # ---- LIST, INFO ------------------------------------------------------------------------------------------------
+
+    def info(self, session: Session) -> Plan:
+        """CLIENT INFO: of the client that asks, whose connection the engine describes."""
+
+        def transform(reply: bytes) -> bytes:
+            text = text_of(reply)
+            if text is None:
+                return reply
+            client_id, peer, local, age_s, idle_s, command = session.shown()
+            shown = (client_id or id_of(text), peer, local, age_s, idle_s, command)
+            return as_text(reply, true_line(text, shown, self._settings["lanes"]))
+
+        return Plan(transform=transform, cosmetic=True)
 
     async def listed(self, args: list[bytes]) -> Plan:
-        """CLIENT LIST or CLIENT INFO."""
-        # Before and after: who asks may be gone when the reply is there, who came since is not known yet.
-        # Who asks only for itself asks over its own connection.
-        before = await self._peers(home=word(args[1]) == b"list")
-        filters = _filters(args, lanes=self._settings["lanes"])
-        if filters is None or not filters.ours:
-            return Plan(transform=lambda reply: self._true_addresses(reply, before))
-        wanted, error = await self._ids(filters.ours)
-        if error:
-            return Plan(transform=_unless_refused(_cannot_tell(error)))
-        ids = [] if filters.ids is None else [b"ID", *(b"%d" % identifier for identifier in filters.ids)]
+        """CLIENT LIST."""
+        filters = filters_of(args, lanes=self._settings["lanes"]) or REFUSED
+        await self._newcomers_home()
+        places = await self._places([*(filters.ids or ()), *(filters.not_ids or ())])
+        request = None
+        if filters.ours or places:
+            request = encode([*args[:2], *filters.others, *_ids(filters, places)])
 
-        async def filtered(reply: bytes) -> bytes:
-            return await self._true_addresses(_only(reply, wanted), before)
+        async def transform(reply: bytes) -> bytes:
+            text = text_of(reply)
+            return reply if text is None else as_text(reply, await self._list(text, filters, args))
 
-        return Plan(encode([*args[:2], *filters.others, *ids]), filtered)
+        return Plan(request, transform)
 
-    async def _peers(self, *, home: bool = False) -> Peers:
-        """home: first every client gets its own connection to the engine."""
-        peers: Peers = (await self._link.request("clients", {"home": home}))["clients"]
-        return peers
+    async def _list(self, text: bytes, filters: Filters, args: list[bytes]) -> bytes:
+        """The text of CLIENT LIST, from the engine's."""
+        lines = text.split(b"\n")[:-1]
+        if lines and self._roster.form is None:
+            self._roster.form = LineForm(lines[0])
+        homes = await self._homes(lines)
+        at_home = self._roster.at_home
+        times = self._settings["lanes"]
+        found: list[tuple[int, bytes]] = []
+        for i, line in enumerate(lines):
+            if i % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+            engine_id = id_of(line)
+            session = at_home.get(engine_id)
+            shown = session.shown() if session is not None else homes.get(engine_id)
+            if shown is None:
+                if engine_id not in homes:  # a connection to the engine that is not ours
+                    found.append((engine_id, line))
+            elif not filters.ours or filters.admits(facts_in(line, shown, times=times)):
+                true = true_line(line, shown, times)
+                found.append((shown[0], true if b" redir=-1 " in true else await self._true_redirection(true)))
+        if times:
+            listed = {client_id for client_id, _line in found}
+            found += await self._roster.parked(filters, listed)
+            for answer in await self._elsewhere("parked", {"args": _as_json(args)}):
+                found += [(i, line.encode("latin-1")) for i, line in answer if i not in listed]
+        if filters.ids is None:
+            found.sort()
+        else:
+            place = {client_id: i for i, client_id in enumerate(filters.ids)}
+            found.sort(key=lambda entry: place.get(entry[0], len(place)))
+        return b"".join([line + b"\n" for _client_id, line in found])
 
-    async def _true_addresses(self, reply: bytes, before: Peers) -> bytes:
-        """CLIENT LIST with true addresses, where the engine knows only its Unix socket; without ourselves."""
-        text = text_of(reply)
-        if text is None:
-            return reply
-        peers = {**before, **await self._peers()}
-        return as_text(reply, b"".join(_true_line(line, peers) for line in text.splitlines(keepends=True)))
+    async def _homes(self, lines: list[bytes]) -> dict[int, Shown | None]:
+        """What is known of connections in the engine's list that are not this worker's clients'; None: no client's.
+
+        Those that are not ours are missing.
+        """
+        roster = self._roster
+        connections = {id_of(line): line for line in lines}
+        found = await self._known()
+        roster.strangers &= connections.keys()
+        unknown = connections.keys() - found.keys() - roster.at_home.keys() - roster.strangers
+        if unknown:
+            gone, present = await self._identify([connections[i] for i in unknown])
+            found = {**dict.fromkeys(gone), **await self._known()}
+            roster.strangers.update(present - found.keys() - roster.at_home.keys())
+        return found
+
+    async def _known(self) -> dict[int, Shown | None]:
+        """The same, of those that were identified before."""
+        found: dict[int, Shown | None] = dict.fromkeys([*self._roster.ours, *self._roster.lanes])
+        for answer in await self._elsewhere("homes"):
+            found.update({int(engine_id): tuple(shown) for engine_id, shown in answer["homes"].items()})
+            found.update(dict.fromkeys(answer["lanes"]))
+        return found
+
+    async def _identify(self, lines: list[bytes]) -> tuple[set[int], set[int]]:
+        """Have every worker learn which of these connections are its clients'. Which are gone, and which are there."""
+        connections = [(id_of(line), descriptor_of(line)) for line in lines]
+        answer = await self._link.request("identify", {"clients": connections})
+        self._roster.ours.update(answer.get("ours", ()))
+        return set(answer.get("gone", ())), set(answer.get("present", ()))
+
+    async def _true_redirection(self, line: bytes) -> bytes:
+        """Tracking that goes to another client shows the id by which that one is known."""
+        match = _REDIRECTED.search(line)
+        if match is None:
+            return line
+        return line[: match.start(1)] + b"%d" % await self._name(int(match[1])) + line[match.end(1) :]
+
+    # ---- KILL ------------------------------------------------------------------------------------------------------
 
     def killed(self, args: list[bytes], *, trusted: bool) -> Awaitable[Plan | None] | None:
         """CLIENT KILL in either form; None: the engine knows whom it means.
@@ -186,107 +173,215 @@ class Clients:
         """
         if len(args) == 3:
             return self._kill_address(args)
-        filters = _filters(args, lanes=self._settings["lanes"])
-        if filters is None:
-            return None
-        if filters.ours:
-            return self._kill_ids(args, filters, trusted)
-        return self._kill_judged(args, filters, trusted)
+        filters = filters_of(args, lanes=self._settings["lanes"])
+        return None if filters is None else self._kill(args, filters, trusted)
 
-    async def _kill_judged(self, args: list[bytes], filters: _Filters, trusted: bool) -> Plan | None:
-        """CLIENT KILL with filters that the engine judges: it must spare our own connections, if it knows how to."""
-        if filters.ids is not None:  # they are not among these
-            if self._settings["lanes"]:
-                await self._link.request("bring_home", {"keep": False})
-            return None
-        answer = await self._link.request("client_ids", {"home": True})
-        spared = [identifier.encode() for identifier in answer.get("spared", [])]
-        if not spared:  # it knows no way
-            return await without_lanes(self._link, close=True) if self._settings["lanes"] else None
-        words = [*args, b"NOT-ID", *spared]
-        if not trusted and len(words) > _UNAUTHENTICATED_MOST:
+    async def _kill(self, args: list[bytes], filters: Filters, trusted: bool) -> Plan | None:
+        await self._newcomers_home()
+        places = await self._places([*(filters.ids or ()), *(filters.not_ids or ())])
+        error = ""
+        if filters.ours:
+            found, error = await self._engine_ids(filters)
+            words = [*args[:2], *filters.others, b"ID", *(_numbers(found) or _NOBODY)]
+        elif filters.ids is not None:
+            words = [*args[:2], *filters.others, *_ids(filters, places)] if places else args
+        else:
+            spared = (await self._link.request("spared"))["spared"]
+            if not spared and self._settings["lanes"]:  # it knows no way to spare our own connections
+                plan = await without_lanes(self._link, close=True)
+                return Plan(plan.request, self._also_parked(args, filters, plan.transform))
+            words = [*args[:2], *filters.others, *_ids(filters, places, spared)]
+        if not trusted and len(words) > max(len(args), _UNAUTHENTICATED_MOST):
             return Plan(encode([*args[:2], b"ID", *_NOBODY]), _unless_refused(_ASK_AGAIN))
-        return Plan(encode(words))
+        if error:
+            return Plan(encode(words), _unless_refused(_cannot_tell(error)))
+        return Plan(encode(words), self._also_parked(args, filters))
+
+    def _also_parked(
+        self, args: list[bytes], filters: Filters, before: Callable[[bytes], Any] | None = None
+    ) -> Callable[[bytes], Awaitable[bytes]]:
+        """When the engine has done its part: close who is meant and has no connection to it."""
+        chosen = self._roster.meant(filters)
+
+        async def transform(reply: bytes) -> bytes:
+            if before is not None:
+                before(reply)
+            if reply[:1] != b":":
+                return reply
+            # Who has come home meanwhile was meant all the same.
+            meant = list(dict.fromkeys([*(s for s in chosen if not s.closed), *self._roster.meant(filters)]))
+            count = int(reply[1:]) + self._roster.kill(meant)
+            count += sum(await self._elsewhere("kill_parked", {"args": _as_json(args), "most": None}))
+            return b":%d\r\n" % count
+
+        return transform
 
     async def _kill_address(self, args: list[bytes]) -> Plan:
         """CLIENT KILL ip:port, the old form: OK, or an error when there is no such client."""
-        ids, error = await self._ids({b"addr": args[2]}, home=True)
-        request = encode([*args[:2], b"ID", *(ids[:1] or _NOBODY), b"SKIPME", b"no"])
-        return Plan(request, _unless_refused(_cannot_tell(error)) if error else _old_form)
+        await self._newcomers_home()
+        wanted = [args[0], args[1], b"ADDR", args[2]]
+        filters = Filters({b"addr": args[2]}, [], None, None, {b"addr": args[2]})
+        found, error = await self._engine_ids(filters)
+        request = encode([*args[:2], b"ID", *(_numbers(found[:1]) or _NOBODY), b"SKIPME", b"no"])
+        if error:
+            return Plan(request, _unless_refused(_cannot_tell(error)))
 
-    async def _kill_ids(self, args: list[bytes], filters: _Filters, trusted: bool) -> Plan:
-        """CLIENT KILL with filters that are ours to judge: the engine gets ids instead."""
-        ids, error = await self._ids(filters.ours, home=True)
-        if filters.ids is not None:
-            ids = [identifier for identifier in ids if int(identifier) in filters.ids]
-        words = [*args[:2], *filters.others, b"ID", *(ids or _NOBODY)]
-        if not trusted and len(words) > _UNAUTHENTICATED_MOST:
-            return Plan(encode([*args[:2], b"ID", *_NOBODY]), _unless_refused(_ASK_AGAIN))
-        return Plan(encode(words), _unless_refused(_cannot_tell(error)) if error else None)
+        async def transform(reply: bytes) -> bytes:
+            if reply[:1] != b":":
+                return reply
+            if reply == b":0\r\n" and not self._roster.kill(self._roster.meant(filters), 1):
+                killed = await self._elsewhere("kill_parked", {"args": _as_json(wanted), "most": 1})
+                if not sum(killed):
+                    return b"-ERR No such client\r\n"
+            return b"+OK\r\n"
 
-    async def _ids(self, wanted: dict[bytes, bytes], *, home: bool = False) -> tuple[list[bytes], str]:
-        """The engine's ids of the clients that are wanted (by option of CLIENT LIST); or why they are not known."""
-        answer = await self._link.request("client_ids", {"home": home})
-        clients: list[list[Any]] = answer.get("clients", [])
-        found = [
-            identifier.encode()
-            for identifier, *words in clients
-            if all(_OPTIONS[option](_Client.of(*words), value) for option, value in wanted.items())
-        ]
-        return found, answer.get("error", "")
+        return Plan(request, transform)
 
+    async def _engine_ids(self, filters: Filters) -> tuple[list[int], str]:
+        """The engine's ids of its connections that are meant by the filters that are ours, and by the ids.
 
-@dataclass(frozen=True)
-class _Filters:
-    """The options of CLIENT LIST or KILL: those that are ours to judge, the ids if any, the others as they came."""
+        Or why they are not known: we must not answer then that there is nobody.
+        """
+        answer = await self._link.request("list_clients")
+        if answer.get("error"):
+            return [], answer["error"]
+        lines = answer["text"].encode("utf-8", "surrogateescape").split(b"\n")[:-1]
+        homes = await self._homes(lines)
+        found = []
+        for i, line in enumerate(lines):
+            if i % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+            engine_id = id_of(line)
+            session = self._roster.at_home.get(engine_id)
+            shown = session.shown() if session is not None else homes.get(engine_id)
+            if shown is None and engine_id in homes:
+                continue
+            facts = facts_in(line, shown or _as_listed(line), times=shown is not None and self._settings["lanes"])
+            if filters.admits(facts) and filters.admits_id(shown[0] if shown is not None else engine_id):
+                found.append(engine_id)
+        return found, ""
 
-    ours: dict[bytes, bytes]
-    ids: frozenset[int] | None
-    others: list[bytes]
+    def users_deleted(self, args: list[bytes]) -> Plan:
+        """ACL DELUSER: the engine closes the connections of who is logged in as one of them; we, who has none."""
+        users = [name.decode("latin-1") for name in args[2:]]
 
+        async def transform(reply: bytes) -> bytes:
+            if reply[:1] == b":" and reply != b":0\r\n":
+                self._roster.kill_users(users)
+                await self._elsewhere("kill_users", {"users": users})
+            return reply
 
-def _filters(args: list[bytes], *, lanes: bool) -> _Filters | None:
-    """None when they are not what the engine understands: it says so better."""
-    ours: dict[bytes, bytes] = {}
-    ids: set[int] | None = None
-    others: list[bytes] = []
-    at = 2
-    while at < len(args):
-        option = word(args[at])
-        at += 1
-        if option == b"id":
-            ids = set() if ids is None else ids
-            while at < len(args) and args[at].isdigit() and len(args[at]) <= _ID_DIGITS:
-                ids.add(int(args[at]))
-                at += 1
-            if not ids or 0 in ids:
-                return None
-            continue
-        if at == len(args):
+        return Plan(transform=transform)
+
+    # ---- ids -------------------------------------------------------------------------------------------------------
+
+    def own_id(self, session: Session) -> Plan | None:
+        """CLIENT ID."""
+        if not session.reopened:
             return None
-        value = args[at]
-        judged = value.partition(b"\0")[0]  # a C string to the engine
-        if option == b"not-id":
-            others.append(args[at - 1])
-            while at < len(args) and args[at].isdigit():
-                others.append(args[at])
-                at += 1
-            continue
-        if option in _OPTIONS and _is_understood(option, judged, lanes=lanes):
-            ours[option] = judged
-        else:
-            others += args[at - 1 : at + 1]
-        at += 1
-    return _Filters(ours, None if ids is None else frozenset(ids), others)
+        return Plan(transform=lambda reply: b":%d\r\n" % session.client_id if reply[:1] == b":" else reply)
+
+    async def unblocked(self, args: list[bytes]) -> Plan | None:
+        """CLIENT UNBLOCK."""
+        if len(args) < 3 or not args[2].isdigit():
+            return None
+        client_id = int(args[2])
+        places = await self._places([client_id])
+        if client_id not in places:
+            return None
+        return Plan(encode([*args[:2], b"%d" % (places[client_id] or _NOBODYS_ID), *args[3:]]))
+
+    async def tracked(self, args: list[bytes]) -> Plan | None:
+        """CLIENT TRACKING: where its messages go to another client, that one keeps its connection from now on."""
+        options = [word(argument) for argument in args]
+        try:
+            at = options.index(b"redirect", 3) + 1
+            client_id = int(args[at])
+        except (ValueError, IndexError):
+            return None
+        place = await self._kept(client_id)
+        if place in (0, client_id):
+            return None
+        return Plan(encode([*args[:at], b"%d" % place, *args[at + 1 :]]))
+
+    async def _kept(self, client_id: int) -> int:
+        """Have the client with this id keep its connection. The engine's id of it, 0: it is nobody's that is known."""
+        if place := await self._keep(client_id):
+            return place
+        answer = await self._link.request("list_clients", {"client": client_id})
+        lines = str(answer.get("text", "")).encode("utf-8", "surrogateescape").split(b"\n")[:-1]
+        if not lines:
+            return 0
+        await self._identify(lines)
+        return await self._keep(client_id)
+
+    async def _keep(self, client_id: int) -> int:
+        return await self._roster.keep(client_id) or sum(await self._elsewhere("keep", {"client": client_id}))
+
+    async def redirection(self, reply: bytes) -> bytes:
+        """The reply to CLIENT GETREDIR, or CLIENT TRACKINGINFO."""
+        if reply[:1] == b":" and reply[1:-2].isdigit() and reply != b":0\r\n":
+            return b":%d\r\n" % await self._name(int(reply[1:-2]))
+        match = _REDIRECT_FIELD.search(reply)
+        if match is None:
+            return reply
+        return reply[: match.start(2)] + b"%d" % await self._name(int(match[2])) + reply[match.end(2) :]
+
+    async def _places(self, ids: list[int]) -> dict[int, int]:
+        """Where the engine knows clients by other ids than everybody else does: see Roster.places."""
+        if not ids:
+            return {}
+        found = self._roster.places(ids)
+        for answer in await self._elsewhere("places", {"ids": ids}):
+            found.update({int(client_id): place for client_id, place in answer.items()})
+        return found
+
+    async def _name(self, engine_id: int) -> int:
+        """The id by which the client with this connection is known."""
+        found = self._roster.names([engine_id])
+        for answer in await self._elsewhere("names", {"ids": [engine_id]}) if not found else []:
+            found.update({int(i): name for i, name in answer.items()})
+        return found.get(engine_id, engine_id)
+
+    # ---- the others ------------------------------------------------------------------------------------------------
+
+    async def _newcomers_home(self) -> None:
+        await self._roster.newcomers()
+        await self._elsewhere("newcomers")
+
+    async def _elsewhere(self, what: str, body: Body | None = None) -> list[Any]:
+        """What the rosters of the other workers answer, those that do in time."""
+        if self._settings["workers"] == 1:
+            return []
+        answer = await self._link.request("elsewhere", {"what": what, **(body or {})})
+        return [one["is"] for one in answer["answers"]]
 
 
-def _is_understood(option: bytes, value: bytes, *, lanes: bool) -> bool:
-    """Whether an option that may be ours to judge is, with this value."""
-    if option in (b"flags", b"not-flags"):
-        return _FLAGS.issuperset(value)
-    if option in _OF_TIME:
-        return lanes and value.isdigit() and len(value) < _ID_DIGITS and int(value) > 0
-    return True
+def _as_json(args: list[bytes]) -> list[str]:
+    return [argument.decode("latin-1") for argument in args]
+
+
+def _as_listed(line: bytes) -> Shown:
+    """A connection to the engine that is not ours is what the engine says."""
+    words = dict(word.partition(b"=")[::2] for word in line.split(b" "))
+    return id_of(line), words.get(b"addr", b"").decode(), words.get(b"laddr", b"").decode(), 0, 0, ""
+
+
+def _numbers(ids: Iterable[int]) -> list[bytes]:
+    return [b"%d" % identifier for identifier in ids]
+
+
+def _ids(filters: Filters, places: dict[int, int], spared: Iterable[int] = ()) -> list[bytes]:
+    """ID and NOT-ID with the ids by which the engine knows the clients. spared: connections that are no client's."""
+    words: list[bytes] = []
+    if filters.ids is not None:
+        present = [place for i in filters.ids if (place := places.get(i, i)) != NOWHERE]
+        words += [b"ID", *(_numbers(present) or _NOBODY)]
+    excluded = [place for i in filters.not_ids or () if (place := places.get(i, i)) != NOWHERE]
+    excluded += spared
+    if excluded:
+        words += [b"NOT-ID", *_numbers(excluded)]
+    return words
 
 
 def _cannot_tell(error: str) -> bytes:
@@ -297,9 +392,3 @@ def _cannot_tell(error: str) -> bytes:
 def _unless_refused(answer: bytes) -> Callable[[bytes], bytes]:
     """This answer, unless the engine refuses the command anyway."""
     return lambda reply: reply if reply[:1] == b"-" else answer
-
-
-def _old_form(reply: bytes) -> bytes:
-    if reply == b":0\r\n":
-        return b"-ERR No such client\r\n"
-    return b"+OK\r\n" if reply[:1] == b":" else reply

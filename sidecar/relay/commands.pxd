@@ -25,7 +25,6 @@ cdef enum Route:     # bits of Command.route
     READS = 1        # needs nothing of its connection: it may go by lane
     WRITES = 2       # the same, and may write
     RIDES = 3
-    KEEPS = 4        # its answer tells the connection from others: the session keeps this one
     PINS = 8         # may change the connection in a way that is not followed: the session never rides again
     LACKS = 16       # the engine does not know this name: only spans and metrics do
 

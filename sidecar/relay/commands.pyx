@@ -41,12 +41,11 @@ cdef dict _SUBSCRIPTIONS = {"PSUBSCRIBE": 1, "PUNSUBSCRIBE": 1, "SSUBSCRIBE": 2,
 cdef frozenset _HEAVY = frozenset({"FLUSHALL", "FLUSHDB", "MIGRATE", "SWAPDB"})
 cdef frozenset _NEITHER = frozenset({"blocking", "noscript", "admin", "pubsub", "module"})
 cdef frozenset _LIGHT = frozenset({"PING", "ECHO", "PUBLISH", "SPUBLISH", "TIME"})
-cdef frozenset _KEEPING = frozenset({"CLIENT ID", "CLIENT INFO", "CLIENT GETREDIR", "CLIENT TRACKINGINFO"})
 # Subcommands of CLIENT that change nothing about the connection, or what notes.py follows.
-cdef frozenset _HARMLESS = _KEEPING | {
-    "CLIENT", "CLIENT GETNAME", "CLIENT HELP", "CLIENT KILL", "CLIENT LIST", "CLIENT PAUSE", "CLIENT SETINFO", "CLIENT SETNAME", "CLIENT UNBLOCK",
-    "CLIENT UNPAUSE",
-}
+cdef frozenset _HARMLESS = frozenset({
+    "CLIENT", "CLIENT GETNAME", "CLIENT GETREDIR", "CLIENT HELP", "CLIENT ID", "CLIENT INFO", "CLIENT KILL", "CLIENT LIST", "CLIENT PAUSE",
+    "CLIENT SETINFO", "CLIENT SETNAME", "CLIENT TRACKINGINFO", "CLIENT UNBLOCK", "CLIENT UNPAUSE",
+})
 cdef frozenset _PINNING = frozenset({
     "ASKING", "MONITOR", "PSUBSCRIBE", "PSYNC", "READONLY", "READWRITE", "REPLCONF", "SCRIPT DEBUG", "SSUBSCRIBE", "SUBSCRIBE", "SYNC",
 })
@@ -58,8 +57,6 @@ cdef int _route(str name, flags) except -1:
         return READS
     if name in _PINNING or (name.startswith("CLIENT ") and name not in _HARMLESS):
         return PINS
-    if name in _KEEPING:
-        return KEEPS
     if name in _HEAVY or not _NEITHER.isdisjoint(flags):
         return 0
     return WRITES if "write" in flags else READS if "readonly" in flags else 0
@@ -177,6 +174,11 @@ cdef class CommandTable:
         if command.kind != PLAIN:
             command.route &= ~RIDES
         self.put(name + b"\0" + sub if sub else name, command)
+
+    def knows(self, bytes name):
+        """Whether the engine takes an upper-case name for a command."""
+        cdef const Command* found = self.find(name, len(name))
+        return found != NULL and not found.route & LACKS
 
     def lookup(self, bytes name):
         """The canonical name and kind number for an upper-case spelled name (``CONFIG|GET``); for tests and tools."""

@@ -27,6 +27,8 @@ cdef class Flight:
     cdef int monitoring                  # MONITORs in flight
     cdef int resetting                   # RESETs in flight
     cdef int restoring                   # replies still to come to requests that make this connection what an earlier one was
+    cdef bint asking                     # the engine's reply to ask_id() is still to come
+    cdef readonly long long engine_id    # the engine's id of this connection, 0: not known yet
     cdef bint raw                        # replies pass unseen, nothing is measured
     cdef bint unmeasured                 # raw as soon as what is in flight has its replies
     cdef bint monitor
@@ -40,6 +42,9 @@ cdef class Flight:
     cdef int expect_local(self, int answer, long long now) except -1
     cdef int _expect_special(self, Pending* entry, bint silent) except -1
     cdef int restore(self, list requests, bint pushes) except -1
+    cdef int ask_id(self) except -1
+    cdef int _send_ours(self, int awaiting, object plan) except -1
+    cdef int identify(self, long long engine_id) except -1
     cdef bint _is_full(self) noexcept
     cdef int _too_many(self, long long now) except -1
     cdef int unfollow(self, str reason, long long now) except -1

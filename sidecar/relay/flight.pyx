@@ -6,7 +6,7 @@ forwards the requests says what is expected, and home.pyx, who reads the replies
 
 from sidecar.relay.owner cimport Owner
 from sidecar.relay.pending cimport (
-    BLOCKS, DISCARD_REPLY, ENDS, EXEC_REPLY, LOCAL, MONITOR_REPLY, MULTI_REPLY, OPENS, PLANNED, Pending, PendingQueue, REFUSAL, REPLY, RESET_REPLY,
+    ASKED, BLOCKS, DISCARD_REPLY, ENDS, EXEC_REPLY, LOCAL, MONITOR_REPLY, MULTI_REPLY, OPENS, PLANNED, Pending, PendingQueue, REFUSAL, REPLY, RESET_REPLY,
     RESTORED, SILENT, SYNC_REPLY, UNMEASURED,
 )
 from sidecar.relay.recorder cimport Recorder
@@ -14,9 +14,11 @@ from sidecar.relay.shared cimport Relay, now_ns
 from sidecar.relay.transaction cimport Transaction
 
 from sidecar.relay import limits
-from sidecar.relay.plan import Plan
+from sidecar.relay.attributes import id_in
+from sidecar.relay.plan import Plan, encode
 
 cdef object _SWALLOW = Plan(transform=lambda _reply: b"")
+cdef bytes _ASK = encode([b"HELLO"])         # no user can be denied it, and it changes nothing
 
 
 cdef class Flight:
@@ -88,17 +90,45 @@ cdef class Flight:
     cdef int restore(self, list requests, bint pushes) except -1:
         """Send requests that make this new connection what an earlier one of the same client was; nobody else sees their replies.
 
-        pushes: the connection will speak RESP3. The owner's follow() is called when all have succeeded, unrestored() when one has not.
+        The first of them is HELLO. pushes: the connection will speak RESP3. The owner's follow() is called when all have succeeded, unrestored()
+        when one has not.
         """
         cdef bytes request = b"".join(requests)
         for _ in requests:
-            self.pending.add_plan(_SWALLOW)
-            self.pending.add(RESTORED, 0, PLANNED, 0, 0, self.used_ns)
-            self.planned += 1
-            self.relay.in_flight += 1
+            self._send_ours(RESTORED, _SWALLOW if self.restoring else self._learning_plan())
             self.restoring += 1
         self.pushes = pushes
         return self.upstream.send(request, len(request))
+
+    cdef int ask_id(self) except -1:
+        """Ask the engine for its id of this connection; nobody else sees the reply. The connection must be resting, and authenticated."""
+        self.asking = True
+        self._send_ours(ASKED, self._learning_plan())
+        return self.upstream.send(_ASK, len(_ASK))
+
+    cdef int _send_ours(self, int awaiting, object plan) except -1:
+        """A request of ours is about to be sent."""
+        self.pending.add_plan(plan)
+        self.pending.add(awaiting, 0, PLANNED, 0, 0, self.used_ns)
+        self.planned += 1
+        self.relay.in_flight += 1
+        return 0
+
+    def _learning_plan(self):
+        """Swallow the reply to a HELLO of ours, and keep the connection's id."""
+        return Plan(transform=self._learn)
+
+    def _learn(self, bytes reply):
+        cdef long long engine_id = id_in(reply)
+        if engine_id:
+            self.identify(engine_id)
+        return b""
+
+    cdef int identify(self, long long engine_id) except -1:
+        """The engine's id of this connection is known now."""
+        self.engine_id = engine_id
+        self.relay.by_engine_id[engine_id] = self.owner
+        return 0
 
     cdef bint _is_full(self) noexcept:
         return self.pending.length >= self.relay.flight_limit or self.relay.in_flight >= self.relay.flights_limit

@@ -12,7 +12,7 @@ cdef class HomeRoute(Flight):
     cdef bytearray collected             # the beginning of a reply that a plan transforms
     cdef bytearray stash                 # replies that wait for a plan's answer
     cdef bytearray out                   # replies that go to the client with what follows, while answers of ours stand between them
-    cdef bint closed
+    cdef readonly bint closed
     cdef bint replica                    # the connection is a replication stream
     cdef bint answered_well              # a command of this connection has succeeded: it need not authenticate (any more)
 

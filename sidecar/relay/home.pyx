@@ -15,7 +15,7 @@ from sidecar.relay.flight cimport Flight
 from sidecar.relay.framer cimport ARRAY, BIG_ERROR, BROKEN, ERROR, FRAME, HEADER, MAP, MORE, PUSH, STATUS
 from sidecar.relay.owner cimport LARGE_BYTES, LARGE_TURNS, Owner, local_answer
 from sidecar.relay.pending cimport (
-    BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, ENDS, EXEC_REPLY, HELLO_REPLY, LOCAL, MONITOR_REPLY, MULTI_REPLY, NOTED, OPENS, PLANNED, Pending,
+    ASKED, BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, ENDS, EXEC_REPLY, HELLO_REPLY, LOCAL, MONITOR_REPLY, MULTI_REPLY, NOTED, OPENS, PLANNED, Pending,
     REPLY, RESET_REPLY, RESTORED, SILENT, SYNC_REPLY, UNMEASURED, UNWATCH_REPLY, WATCH_REPLY,
 )
 from sidecar.relay.recorder cimport Recorder
@@ -48,6 +48,8 @@ cdef class HomeRoute(Flight):
         """Close the connection. What is in flight must have been forgotten."""
         if not self.closed:
             self.closed = True
+            if self.engine_id:
+                self.relay.by_engine_id.pop(self.engine_id, None)
             self.relay.homes -= 1
             self.relay.upstreams_changed()
         if self.task is not None:
@@ -64,7 +66,8 @@ cdef class HomeRoute(Flight):
         cdef long long now
         if n > 0:
             now = now_ns()
-            self.owner.active_ns = self.used_ns = now
+            if not self.restoring and not self.asking:         # else it is an answer to us, and the client is as idle as before
+                self.owner.active_ns = self.used_ns = now
             self._take(self.relay.buffer, n, now)
         elif n != -1:
             self.owner.ended()
@@ -370,6 +373,10 @@ cdef class HomeRoute(Flight):
                 self.owner.unrestored(framer.head[:framer.head_length])
             elif self.restoring == 0:
                 self.owner.follow()
+        elif awaiting == ASKED:
+            self.asking = False
+            if failed:                         # it cannot be made again: HELLO is needed for that
+                self.owner.irreplaceable()
         elif awaiting == SYNC_REPLY:           # refused: an ordinary session again
             self.owner.follow()
         elif awaiting == EXEC_REPLY:

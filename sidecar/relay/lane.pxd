@@ -65,6 +65,7 @@ cdef class Lane:
     cdef bint closed
     cdef str fault                      # of the engine's, for which it is closed
     cdef long long used_ns
+    cdef public long long engine_id      # the engine's id of the connection, 0: not known yet
     cdef list waiting                   # riders whose clients are not read until the engine reads
     cdef object asked                   # deque of futures: of our own requests
     cdef bytearray collected            # the beginning of the reply to one

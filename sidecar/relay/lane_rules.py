@@ -15,6 +15,7 @@ from sidecar.relay.plan import Plan, word
 from sidecar.relay.waits import Waits
 
 if TYPE_CHECKING:
+    from sidecar.relay.clients import Clients
     from sidecar.relay.session import Session
 
 HELD_FOR_LANES: frozenset[str] = frozenset(
@@ -22,7 +23,12 @@ HELD_FOR_LANES: frozenset[str] = frozenset(
         "ACL DELUSER",
         "ACL LOAD",
         "ACL SETUSER",
+        "CLIENT GETREDIR",
+        "CLIENT ID",
         "CLIENT PAUSE",
+        "CLIENT TRACKING",
+        "CLIENT TRACKINGINFO",
+        "CLIENT UNBLOCK",
         "CLIENT UNPAUSE",
         "FAILOVER",
         "SHUTDOWN",
@@ -52,17 +58,27 @@ async def without_lanes(link: Link, *, milliseconds: int | None = None, close: b
     return Plan(transform=answered)
 
 
+def _takes_away(rule: bytes) -> bool:
+    """Whether a rule of ACL SETUSER may keep somebody from logging in again, or from what its connection needs then."""
+    return rule[:1] in (b"-", b"<", b"!") or word(rule) in (b"off", b"reset", b"resetpass", b"nocommands")
+
+
 class LaneRules:
     """Decides about HELD_FOR_LANES: see `handlers`."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, clients: Clients) -> None:
         self._link = link
         self._waits = Waits()
-        self.handlers: dict[str, Callable[[Session, list[bytes], bytes], Plan | Awaitable[Plan | None]]] = {
-            "ACL DELUSER": self._identity_change,
-            "ACL LOAD": self._identity_change,
-            "ACL SETUSER": self._identity_change,
+        self.handlers: dict[str, Callable[[Session, list[bytes], bytes], Plan | Awaitable[Plan | None] | None]] = {
+            "ACL DELUSER": lambda _session, args, _request: clients.users_deleted(args),
+            "ACL LOAD": self._users_loaded,
+            "ACL SETUSER": self._user_changed,
+            "CLIENT GETREDIR": lambda _session, _args, _request: Plan(transform=clients.redirection),
+            "CLIENT ID": lambda session, _args, _request: clients.own_id(session),
             "CLIENT PAUSE": self._pause,
+            "CLIENT TRACKING": lambda _session, args, _request: clients.tracked(args),
+            "CLIENT TRACKINGINFO": lambda _session, _args, _request: Plan(transform=clients.redirection),
+            "CLIENT UNBLOCK": lambda _session, args, _request: clients.unblocked(args),
             "CLIENT UNPAUSE": self._unpause,
             "FAILOVER": self._pause,
             "SHUTDOWN": self._pause,
@@ -70,13 +86,24 @@ class LaneRules:
             "WAITAOF": self._wait,
         }
 
-    async def bring_home(self) -> None:
-        """Who is in keeps its connection to the engine: opening another might be refused from now on."""
-        with contextlib.suppress(TimeoutError, ConnectionError):  # no reason to refuse the command
-            await self._link.request("bring_home", {"keep": True})
+    async def bring_home(self, user: bytes | None = None) -> None:
+        """Who is logged in keeps its connection to the engine: opening another might be refused from now on.
 
-    async def _identity_change(self, session: Session, args: list[bytes], request: bytes) -> Plan | None:
+        user: only who is logged in as this one.
+        """
+        users = None if user is None else [user.decode("latin-1")]
+        with contextlib.suppress(TimeoutError, ConnectionError):  # no reason to refuse the command
+            await self._link.request("bring_home", {"keep": True, "users": users})
+
+    async def _users_loaded(self, session: Session, args: list[bytes], request: bytes) -> Plan | None:
         await self.bring_home()
+        return None
+
+    def _user_changed(self, session: Session, args: list[bytes], request: bytes) -> Awaitable[Plan | None] | None:
+        return self._before_change(args[2]) if len(args) > 3 and any(map(_takes_away, args[3:])) else None
+
+    async def _before_change(self, user: bytes) -> Plan | None:
+        await self.bring_home(user)
         return None
 
     async def _pause(self, session: Session, args: list[bytes], request: bytes) -> Plan:

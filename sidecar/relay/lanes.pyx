@@ -9,6 +9,8 @@ import socket
 from sidecar.relay.lane cimport Lane, Pool
 from sidecar.relay.shared cimport Relay, now_ns
 
+from sidecar.relay.attributes import id_in
+
 cdef int _WORTHWHILE = 2                     # sessions of an identity: one alone is served as well at home
 cdef int _SEND_BUFFER_BYTES = 1 << 20        # the system's usual holds ten values of 10 KB, of all clients together
 cdef double _OPENED_WITHIN_S = 2.0
@@ -53,8 +55,10 @@ cdef class Group:
                 raise
             async with asyncio.timeout(_OPENED_WITHIN_S):
                 for request in requests:
-                    if (await lane.ask(request))[:1] == b"-":
+                    reply = await lane.ask(request)
+                    if reply[:1] == b"-":
                         raise PermissionError("the engine refuses it")
+                    lane.engine_id = lane.engine_id or id_in(reply)
             lane.open = True
             self.retry_s = _RETRY_S
             if self.members:

@@ -15,6 +15,7 @@ cdef class Owner:
     cdef int taken(self) except -1          # the engine reads again
     cdef int ended(self) except -1          # the engine has closed, or is gone
     cdef int unrestored(self, bytes reply) except -1    # the engine refuses what it accepted on an earlier connection
+    cdef int irreplaceable(self) except -1  # no other connection can take this one's place
     cdef int changed(self, object change) except -1    # a command of the client's has changed what is known about it (notes.py); None: nobody knows what
 
 cdef enum:

@@ -35,6 +35,9 @@ cdef class Owner:
     cdef int unrestored(self, bytes reply) except -1:
         return 0
 
+    cdef int irreplaceable(self) except -1:
+        return 0
+
     cdef int changed(self, object change) except -1:
         return 0
 

@@ -22,6 +22,7 @@ cdef enum Awaiting:
     UNMEASURED          # from here on nothing can be followed: the session goes raw
     LOCAL               # never forwarded: it is answered by us when its turn comes
     RESTORED            # a request of ours, which makes a new connection what an earlier one was
+    ASKED               # a request of ours: which id the engine has given this connection
 
 cdef enum:
     BLOCKS = 1          # flags: may wait by nature

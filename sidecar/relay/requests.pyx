@@ -5,17 +5,18 @@ Owns what requests have changed of how later ones are answered (CLIENT REPLY, MU
 """
 
 import inspect
+from functools import partial
 
 from sidecar.relay.channel cimport HOLD
 from sidecar.relay.commands cimport (
-    BLOCKING, Command, DISCARD, EXEC, HELD, HELLO, KEEPS, LACKS, MAYBE_BLOCKING, MONITOR, MULTI, NOTED_KIND, PINS, PLAIN, RESET, SUBSCRIBE, TRACEPARENT,
+    BLOCKING, Command, DISCARD, EXEC, HELD, HELLO, LACKS, MAYBE_BLOCKING, MONITOR, MULTI, NOTED_KIND, PINS, PLAIN, RESET, SUBSCRIBE, TRACEPARENT,
     UNSUBSCRIBE, UNWATCH, WATCH,
 )
 from sidecar.relay.home cimport HomeRoute
 from sidecar.relay.lane cimport Rider
 from sidecar.relay.owner cimport ACCEPTED, INVALID, SYNTAX
 from sidecar.relay.pending cimport (
-    BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, EXEC_REPLY, HELLO_REPLY, MONITOR_REPLY, MULTI_REPLY, NOTED, REFUSAL, REPLY, RESET_REPLY, SUBSCRIPTION_SHIFT,
+    BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, EXEC_REPLY, HELLO_REPLY, MONITOR_REPLY, MULTI_REPLY, NOTED, PLANNED, REFUSAL, REPLY, RESET_REPLY, SUBSCRIPTION_SHIFT,
     UNWATCH_REPLY, WATCH_REPLY,
 )
 from sidecar.relay.request_framer cimport RequestFramer, says_block
@@ -24,8 +25,9 @@ from sidecar.relay.shared cimport now_ns
 from telemetry.spans cimport Unit
 
 from sidecar.relay.context import BAD_SYNTAX, INVALID_CONTEXT, parse
+from sidecar.relay.attributes import with_id
 from sidecar.relay.notes import changes
-from sidecar.relay.plan import FAILED_PLAN, SILENT_PLAN, arguments, encode
+from sidecar.relay.plan import FAILED_PLAN, SILENT_PLAN, Plan, arguments, encode
 from sidecar.relay.request_framer import split_inline
 
 cdef bytes _BAD_LINE_ENDS = b"*1\r\n$1\r\nx??*?\r\n"    # an engine that does not look at line ends refuses the count
@@ -93,7 +95,7 @@ cdef class Requests(Routed):
         command = framer.command
         kind = command.kind if command != NULL else <int>PLAIN
         identifier = self.last = command.id if command != NULL else 0
-        if command != NULL and command.route & (PINS | KEEPS | LACKS):
+        if command != NULL and command.route & (PINS | LACKS):
             self._mark(command.route)
         argc = framer.argc - 1
         if argc and (kind == MULTI or kind == EXEC or kind == DISCARD or kind == RESET or kind == MONITOR):
@@ -157,6 +159,10 @@ cdef class Requests(Routed):
                 return route.unfollow("monitor_twice", now)
         elif kind == HELLO:
             awaiting = HELLO_REPLY
+            if self.first_id and not silent and not route.raw and not route.unmeasured:
+                flags |= PLANNED
+                route.pending.add_plan(Plan(transform=partial(with_id, client_id=self.first_id), cosmetic=True))
+                route.planned += 1
         elif kind == WATCH:
             awaiting = WATCH_REPLY
         elif kind == UNWATCH:

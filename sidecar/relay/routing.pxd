@@ -15,10 +15,11 @@ cdef class Routed(Owner):
     cdef HomeRoute route                 # None: it has no connection of its own (yet, or any more)
     cdef Rider rider                     # None: it has never gone by lane
     cdef Group group                     # whose lane it may go by, None: by none
-    cdef object attributes               # sidecar.relay.attributes.Attributes, None: those of a new connection
+    cdef readonly object attributes      # sidecar.relay.attributes.Attributes, None: those of a new connection
     cdef Py_ssize_t last                 # id of the last command, 0: the engine does not know it
     cdef bint pinned                     # it never goes by lane again
     cdef bint kept                       # its own connection stays, however idle
+    cdef long long first_id              # the engine's id of its first connection, once that was closed; 0: it has not been
     cdef bint crossing                   # what waits goes home when all that is in flight on the lane is answered
     cdef bint begun_at_home              # the beginning of a request has been sent home
     cdef bint awaits_home                # what waits goes on when its own connection is there
@@ -29,7 +30,7 @@ cdef class Routed(Owner):
     cdef bytearray held                  # the beginning of a request that must be seen whole, or requests that wait
     cdef bint broken                     # not RESP any more: the engine is about to refuse it
     cdef bint endless                    # a request that the engine may wait for the end of
-    cdef bint closed
+    cdef readonly bint closed
     cdef bint client_left
     cdef bint finished                   # only the client's backlog is left
 

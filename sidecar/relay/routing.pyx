@@ -50,7 +50,6 @@ cdef class Routed(Owner):
 
     cdef bint _reach_engine(self) except -1:
         """Whether there is a connection to the engine now."""
-        cdef list requests
         sock = None
         try:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -60,10 +59,10 @@ cdef class Routed(Owner):
                 sock.close()
             return False
         self.route = HomeRoute(self.relay, self, sock, self.recorder)
-        if self.attributes is not None:
-            requests = self.attributes.restoring()
-            if requests:
-                self.route.restore(requests, self.attributes.protocol == 3)
+        if self.first_id:
+            if self.attributes is None:
+                self.attributes = Attributes()
+            self.route.restore(self.attributes.restoring(), self.attributes.protocol == 3)
         return True
 
     def _reach_again(self):
@@ -92,17 +91,38 @@ cdef class Routed(Owner):
         return self.closed or self.route is not None or self._reach_engine()
 
     def park(self, long long before_ns):
-        """Close its own connection if it was last used before that time, and another one can take its place."""
+        """Close its own connection if it was last used before that time, and another one can take its place. Whether something was done for that.
+
+        The first one's id stays the client's, whatever connection it has later: where it is not known yet, it is asked for, and the connection is
+        closed by a later call.
+        """
         if self.route is None or self.kept or self.pinned or self.route.used_ns >= before_ns or not self.route.resting() or self.route.restoring \
-                or self.task is not None or self.begun_at_home or self.client_left or self.finished or self.broken or self.endless or self.held is not None:
-            return
+                or not self.route.answered_well or self.task is not None or self.begun_at_home or self.client_left or self.finished or self.broken \
+                or self.endless or self.held is not None:
+            return False
+        if not self.first_id:
+            if not self.route.engine_id:
+                self.route.ask_id()
+                return True
+            self.first_id = self.route.engine_id
+            self.relay.by_first_id[self.first_id] = self
         self._join()
         self.route.close()
         self.route = None
+        return True
+
+    cdef int irreplaceable(self) except -1:
+        self.kept = True
+        return 0
 
     def keep_home(self):
         """Its own connection stays, however idle it is."""
         self.kept = True
+
+    def identify(self, long long engine_id):
+        """This is the engine's id of its connection."""
+        if self.route is not None and not self.route.closed:
+            self.route.identify(engine_id)
 
     def pin(self):
         """From now on this session's commands go by its own connection only."""
@@ -110,13 +130,11 @@ cdef class Routed(Owner):
         self._leave_group()
 
     cdef int _mark(self, int route) except -1:
-        """A command that makes the connection one that cannot be given up, or not even be left; or one that the engine does not know."""
+        """A command that makes the connection one that cannot be given up; or one that the engine does not know."""
         if route & LACKS:
             self.last = 0                      # as CLIENT LIST has it
             return 0
-        self.kept = True
-        if route & PINS:
-            self.pin()
+        self.pin()
         return 0
 
     cdef int changed(self, object change) except -1:
@@ -211,6 +229,36 @@ cdef class Routed(Owner):
     def connected(self):
         """Whether it has its own connection to the engine."""
         return self.route is not None and not self.route.restoring
+
+    @property
+    def parked(self):
+        """Whether it has had its own connection to the engine, and has none now."""
+        return self.first_id != 0 and self.route is None
+
+    @property
+    def newcomer(self):
+        """Whether it has never had a connection to the engine: nothing there is known of it."""
+        return self.first_id == 0 and self.route is None
+
+    @property
+    def reopened(self):
+        """Whether its connection to the engine is not its first: it has another id there than the client's."""
+        return self.first_id != 0 and self.route is not None
+
+    @property
+    def engine_id(self):
+        """The engine's id of its connection, 0: none, or not known."""
+        return self.route.engine_id if self.route is not None else 0
+
+    @property
+    def client_id(self):
+        """The id by which everybody knows the client, 0: not known yet."""
+        return self.first_id or self.engine_id
+
+    @property
+    def user(self):
+        """The name of its ACL user."""
+        return self.attributes.user if self.attributes is not None else b"default"
 
     @property
     def trusted(self):

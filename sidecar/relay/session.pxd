@@ -12,12 +12,16 @@ cdef class Session(Requests):
     cdef readonly bint is_tls
     cdef readonly str transport          # "tcp" or "unix"
     cdef Identity who                    # as spans show it
-    cdef long long connected_ns
+    cdef readonly long long connected_ns
     cdef Py_ssize_t held_parsed
     cdef bint decided                    # what waits may go on once the replies that have arrived are delivered
     cdef long long broken_bytes
     cdef size_t kept_bytes               # of requests and replies, as the worker was told
     cdef bint refused                    # a request was too large: an error follows the replies to those before it, then the end
+    cdef object listed_form              # what its line in CLIENT LIST was written in while it was parked, None: it was not
+    cdef Py_ssize_t listed_last          # with this last command
+    cdef bytes listed_head
+    cdef bytes listed_tail
     cdef public bint announced_address   # REPLCONF ip-address has been sent
 
     cdef int _keep(self, bytearray held, const char* start, const char* end, Py_ssize_t parsed) except -1

@@ -8,10 +8,11 @@ that takes everybody for a local client. Nothing is decoded on the way.
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 
 from sidecar.relay.channel cimport BACKLOG, HOLD, STOPPED, Channel
-from sidecar.relay.commands cimport Command, HELD, KEEPS, LACKS, PINS, PLAIN, RIDES, TRACEPARENT, WRITES
+from sidecar.relay.commands cimport Command, HELD, LACKS, PINS, PLAIN, RIDES, TRACEPARENT, WRITES
 from sidecar.relay.framer cimport BROKEN, EMPTY, FRAME, MORE
 from sidecar.relay.home cimport HomeRoute
 from sidecar.relay.lane cimport Lane, Rider
+from sidecar.relay.line_writer cimport aged_line
 from sidecar.relay.owner cimport LARGE_BYTES
 from sidecar.relay.pending cimport REFUSAL, REPLY
 from sidecar.relay.recorder cimport Recorder
@@ -22,6 +23,9 @@ from sidecar.relay.tls_stream cimport TlsStream
 from telemetry.spans cimport Identity
 
 from sidecar.relay import limits
+from sidecar.relay.attributes import Attributes
+from sidecar.relay.client_filters import true_flags
+from sidecar.relay.client_lines import command_shown
 from sidecar.relay.plan import arguments
 
 cdef long long _BROKEN_MAX = 128 * 1024        # bytes forwarded after a framing error: more than the engine reads before it refuses
@@ -151,7 +155,7 @@ cdef class Session(Requests):
                 self.recorder.request(start if framer.size == p - start else NULL, p, framer.first, framer.first_length,
                                       framer.container.id if framer.container != NULL else 0)
                 if command != NULL and command.kind == PLAIN and not framer.is_inline and not self.replies_off and not self.skip_next:
-                    if command.route & (PINS | KEEPS | LACKS):
+                    if command.route & (PINS | LACKS):
                         self._mark(command.route)
                     route.expect(REPLY, command.id, 0, framer.argc - 1, framer.size, False, now)
                 elif command != NULL and command.kind == TRACEPARENT and not framer.is_inline and not route.raw and not route.unmeasured:
@@ -484,6 +488,8 @@ cdef class Session(Requests):
         self.held = None
         self._account()
         self.relay.sessions.discard(self)
+        if self.first_id:
+            self.relay.by_first_id.pop(self.first_id, None)
         self.relay.upstreams_changed()
         self.relay.check_quiet()
         if self.relay.on_closed is not None:
@@ -514,3 +520,37 @@ cdef class Session(Requests):
     def last_command(self):
         """The name of the last command that the client sent, "" before the first."""
         return self.relay.table.names[self.last] if self.last else ""
+
+    def listed_parked(self, form):
+        """Its line in CLIENT LIST while it has no connection to the engine. form: of the lines, a LineForm."""
+        cdef long long now = now_ns()
+        if self.listed_form is not form or self.listed_last != self.last:      # nothing else can have changed since
+            self.listed_head, self.listed_tail = form.around_times(self.fields())
+            self.listed_form = form
+            self.listed_last = self.last
+        return aged_line(self.listed_head, (now - self.connected_ns) // 1_000_000_000, (now - self.active_ns) // 1_000_000_000, self.listed_tail)
+
+    def fields(self):
+        """What its line shows whatever connection it has, by the names of CLIENT LIST."""
+        made = self.attributes if self.attributes is not None else Attributes()
+        address = self.peer.encode()
+        return {
+            b"id": b"%d" % self.client_id,
+            b"addr": address,
+            b"laddr": self.local.encode(),
+            b"fd": b"%d" % (self.client.sock.fileno() if self.client.sock is not None else -1),
+            b"name": made.name,
+            b"flags": true_flags(b"U", address),
+            b"db": b"%d" % made.database,
+            b"cmd": command_shown(self.last_command),
+            b"user": made.user,
+            b"resp": b"%d" % made.protocol,
+            b"lib-name": made.library,
+            b"lib-ver": made.library_version,
+        }
+
+    def shown(self):
+        """What CLIENT LIST says of it that the engine cannot know: id, address, local address, age and idle time in seconds, last command."""
+        cdef long long now = now_ns()
+        return (self.client_id, self.peer, self.local, (now - self.connected_ns) // 1_000_000_000,
+                (now - self.active_ns) // 1_000_000_000, self.last_command)

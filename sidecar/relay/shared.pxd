@@ -31,6 +31,9 @@ cdef class Relay:
     cdef public str engine_socket
     cdef public double engine_timeout    # seconds
     cdef readonly set sessions
+    cdef readonly dict by_engine_id      # sessions by the engine's id of their present connection, as far as it is known
+    cdef readonly dict by_first_id       # those that have been parked, by the engine's id of their first connection
+    cdef readonly bint parking           # park_idle() goes on in a moment
     cdef Py_ssize_t most_sessions        # at a time, since memory was given back
     cdef readonly bint stopped
     cdef public bint lanes               # whether stateless commands of several sessions share connections

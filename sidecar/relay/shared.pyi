@@ -1,5 +1,6 @@
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from sidecar.relay.commands import CommandTable
 from sidecar.relay.session import Session
@@ -28,13 +29,17 @@ class Relay:
     engine_timeout: float
     sessions: set[Session]
     stopped: bool
+    parking: bool
     lanes: bool
     lanes_most: int
     suspended: bool
     homes: int
     lane_count: int
     on_upstreams: Callable[[], None] | None
-    lane_inodes: list[int]
+    lane_ids: list[int]
+    by_engine_id: dict[int, Session]
+    by_first_id: dict[int, Session]
+    lane_pool: Any
     unmatched: int
     in_flight: int
     quiet: bool
@@ -52,8 +57,7 @@ class Relay:
     def suspend_lanes(self) -> asyncio.Future[None]: ...
     def close_lanes(self) -> None: ...
     def resume_lanes(self) -> None: ...
-    async def bring_home(self, within_s: float = 2.0) -> None: ...
-    def keep_homes(self) -> None: ...
+    async def bring_home(self, sessions: Iterable[Session], within_s: float = 2.0) -> None: ...
     def park_idle(self, home_timeout_s: float) -> None: ...
     def stop_requests(self) -> None: ...
     def last_replies(self, limit_s: float) -> None: ...

@@ -24,6 +24,8 @@ cdef extern from *:
 cdef Py_ssize_t _BUFFER_BYTES = 128 * 1024
 cdef Py_ssize_t _CROWD = 500        # sessions: they had some megabytes, and giving back takes a millisecond or two
 cdef double _COME_HOME_S = 0.005    # between attempts: the engine accepts in turns
+cdef int _AT_ONCE = 64              # connections that are opened, or closed, before others are served
+cdef double _PARK_AGAIN_S = 0.02
 
 
 cdef class Relay:
@@ -44,6 +46,8 @@ cdef class Relay:
         self.engine_socket = engine_socket
         self.engine_timeout = engine_timeout
         self.sessions = set()
+        self.by_engine_id = {}
+        self.by_first_id = {}
         self.lanes = True
         self.lanes_most = 32
         self.request_limit = 1 << 20
@@ -135,30 +139,37 @@ cdef class Relay:
         """Commands may go by lane again."""
         self.suspended = False
 
-    async def bring_home(self, double within_s=2.0):
-        """Give every session its own connection to the engine, for those that come in time, and wait until they have it."""
+    async def bring_home(self, sessions, double within_s=2.0):
+        """Give these sessions their own connections to the engine, those that come in time, and wait until they have them."""
         cdef double until = self.loop.time() + within_s
-        lacking = [session for session in self.sessions if not session.connected]
+        lacking = [session for session in sessions if not session.connected]
         while lacking and self.loop.time() < until:
-            for session in lacking:
+            for session in lacking[:_AT_ONCE]:
                 if not session.come_home():    # the engine's backlog is full, or it is away
+                    await asyncio.sleep(_COME_HOME_S)
                     break
+            await asyncio.sleep(0)
             lacking = [session for session in lacking if not session.connected and session in self.sessions]
-            if lacking:
-                await asyncio.sleep(_COME_HOME_S)
-
-    def keep_homes(self):
-        """The sessions of now keep their connections to the engine, however idle they are."""
-        for session in self.sessions:
-            session.keep_home()
 
     def park_idle(self, double home_timeout_s):
-        """Close the connections to the engine that nobody has needed for home_timeout_s seconds (0: none)."""
-        cdef long long before = now_ns() - <long long>(home_timeout_s * 1e9)
-        if home_timeout_s:
-            for session in self.sessions:
-                session.park(before)
+        """Close the connections to the engine that nobody has needed for home_timeout_s seconds (0: none); many of them little by little."""
+        if home_timeout_s and not self.parking:
+            self._park(home_timeout_s)
             self.lane_pool.close_idle(home_timeout_s)
+
+    def _park(self, double home_timeout_s):
+        cdef long long before = now_ns() - <long long>(home_timeout_s * 1e9)
+        cdef int parked = 0
+        self.parking = False
+        if not self.table.knows(b"HELLO"):     # renamed, or forbidden: no connection could be made again
+            return
+        for session in self.sessions:
+            if session.park(before):
+                parked += 1
+                if parked == _AT_ONCE:
+                    self.parking = True
+                    self.loop.call_later(_PARK_AGAIN_S, self._park, home_timeout_s)
+                    return
 
     cdef int upstreams_changed(self) except -1:
         self.most_sessions = max(self.most_sessions, <Py_ssize_t>len(self.sessions))
@@ -173,9 +184,9 @@ cdef class Relay:
             self.most_sessions = len(self.sessions)
 
     @property
-    def lane_inodes(self):
-        """Of our sockets of the lanes."""
-        return [lane.inode for lane in self.lane_pool.lanes]
+    def lane_ids(self):
+        """The engine's ids of the lanes."""
+        return [lane.engine_id for lane in self.lane_pool.lanes]
 
     @property
     def unmatched(self):

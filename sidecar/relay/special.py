@@ -17,13 +17,15 @@ import libvalkey
 from sidecar.engine.limits import OF_MEMORY
 from sidecar.info_view import our_config, our_info
 from sidecar.link import Body, Link
-from sidecar.relay.clients import Clients, as_text, host_of, text_of
+from sidecar.relay.client_filters import host_of
+from sidecar.relay.clients import Clients, as_text, text_of
 from sidecar.relay.commands import OTHER
 from sidecar.relay.lane_rules import OF_IDENTITY, LaneRules, without_lanes
 from sidecar.relay.plan import SILENT_PLAN, Plan, encode, word
 
 if TYPE_CHECKING:
     from sidecar.counts import ClientCount
+    from sidecar.relay.roster import Roster
     from sidecar.relay.session import Session
 
 Answer = Plan | None | Awaitable[Plan | None]
@@ -94,13 +96,15 @@ class Special:
     """Decides about the HELD commands of all sessions of one worker.
 
     settings: the supervisor's `settings`; config_values: what CONFIG GET shows for the directives that are ours; count:
-    of the clients that were refused.
+    of the clients that were refused; roster: of all clients of the worker.
     """
 
-    def __init__(self, link: Link, settings: Body, config_values: dict[str, str], count: ClientCount) -> None:
+    def __init__(
+        self, link: Link, settings: Body, config_values: dict[str, str], count: ClientCount, roster: Roster
+    ) -> None:
         self._link = link
-        self._clients = Clients(link, settings)
-        self._lane_rules = LaneRules(link)
+        self._clients = Clients(link, settings, roster)
+        self._lane_rules = LaneRules(link, self._clients)
         self.settings = settings
         self.config_values = config_values
         self._count = count
@@ -109,7 +113,7 @@ class Special:
         self._info_plan = Plan(transform=self._our_info, cosmetic=True)
         self._handlers: dict[str, Callable[[Session, list[bytes], bytes], Answer]] = {
             OTHER: self._disguised,
-            "CLIENT INFO": self._client_list,
+            "CLIENT INFO": lambda session, _args, _request: self._clients.info(session),
             "CLIENT KILL": self._client_kill,
             "CLIENT LIST": self._client_list,
             "CLIENT REPLY": self._client_reply,
@@ -254,7 +258,7 @@ class Special:
         return await answer if inspect.isawaitable(answer) else answer
 
     async def _at_home(self, answer: Answer) -> Plan | None:
-        await self._lane_rules.bring_home()
+        await self._lane_rules.bring_home(b"default")
         return await answer if inspect.isawaitable(answer) else answer
 
     async def _telling_later(self, answer: Awaitable[Plan | None], told: dict[str, str]) -> Plan:

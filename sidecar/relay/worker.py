@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Coroutine
 from typing import Any
 
 import uvloop
@@ -25,6 +26,7 @@ from sidecar.relay.commands import CommandTable
 from sidecar.relay.complaints import Complaints
 from sidecar.relay.lane_rules import HELD_FOR_LANES
 from sidecar.relay.listener import Listener
+from sidecar.relay.roster import Roster
 from sidecar.relay.shared import Relay
 from sidecar.relay.special import HELD, TABLE_WITHOUT_ENGINE, Special
 from telemetry.commandnames import KNOWN
@@ -62,6 +64,7 @@ class Worker:
         self._relay: Relay | None = None
         self._listener: Listener | None = None
         self._special: Special | None = None
+        self._roster: Roster | None = None
         self._count: ClientCount | None = None
         self._renamed: dict[str, str] = {}
         self._refreshed_at = 0.0
@@ -148,7 +151,8 @@ class Worker:
         else:
             os.close(fds[1])
         self._count = count = ClientCount(fds[0], body["worker"])
-        self._special = Special(self._link, self._settings, body["config_values"], count)
+        self._roster = Roster(self._relay, self._settings)
+        self._special = Special(self._link, self._settings, body["config_values"], count, self._roster)
         self._relay.special = self._special
         self._relay.on_unknown = self._unknown
         self._relay.on_upstreams = self._count_upstreams
@@ -198,6 +202,8 @@ class Worker:
         Who has no connection to lose with it loses its client's: what it proved to the engine before counts no more.
         strangers: who waits for the engine must be judged by the password that it has now.
         """
+        if self._roster is not None:
+            self._roster.forget()
         if self._relay is not None:
             for session in list(self._relay.sessions):
                 if not session.connected and (session.trusted or (body["strangers"] and not session.is_local)):
@@ -245,14 +251,9 @@ class Worker:
         self._send_snapshot()
         self._link.reply(body, {})
 
-    def _on_peers(self, body: Body, _fds: list[int]) -> None:
-        peers: list[list[Any]] = []
-        if self._relay is not None:
-            for s in self._relay.sessions:
-                hidden = [s.age_s, s.idle_s, s.last_command] if self._relay.lanes else []
-                peers.append([s.upstream_inode, s.peer, s.local, *hidden])
-            peers += [[inode, "", ""] for inode in self._relay.lane_inodes]
-        self._link.reply(body, {"peers": peers})
+    def _on_roster(self, body: Body, _fds: list[int]) -> None:
+        assert self._roster is not None
+        self._answer_later(body, self._roster.answer(body["what"], body))
 
     def _on_suspend_lanes(self, body: Body, _fds: list[int]) -> None:
         relay = self._relay
@@ -270,13 +271,16 @@ class Worker:
         self._relay.resume_lanes()
 
     def _on_bring_home(self, body: Body, _fds: list[int]) -> None:
-        assert self._relay is not None
-        if body["keep"]:
-            self._relay.keep_homes()
-        task = self._loop.create_task(self._relay.bring_home())
+        assert self._roster is not None
+        self._answer_later(body, self._roster.bring_users_home(body["users"], keep=body["keep"]))
+
+    def _answer_later(self, request: Body, answer: Coroutine[Any, Any, dict[str, Any]]) -> None:
+        task = self._loop.create_task(self._answer(request, answer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _done: self._link.reply(body, {}))
+
+    async def _answer(self, request: Body, answer: Coroutine[Any, Any, dict[str, Any]]) -> None:
+        self._link.reply(request, await answer)
 
     def _on_stop(self, _body: Body, _fds: list[int]) -> None:
         self._link_closed()

@@ -251,6 +251,7 @@ def test_lanes_are_closed_for_those_who_ask() -> None:
 def test_all_are_brought_home() -> None:
     async def scene(it: Scene) -> None:
         await it.lanes.bring_home(keep=True)
-        assert it.workers.told == ["bring_home: keep"]
+        await it.lanes.bring_home(keep=False, users=["ann"])
+        assert it.workers.told == ["bring_home: keep", "bring_home: users"]
 
     play(scene)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,15 +12,23 @@ import pytest
 
 from sidecar.relay.lane_rules import HELD_FOR_LANES
 from sidecar.relay.plan import Plan, arguments
+from sidecar.relay.roster import Roster
 from sidecar.relay.special import HELD, Special
 
-SETTINGS = {"lanes": True, "enable_protected_configs": "yes", "settable": ["port"], "port": 6379, "engine_values": {}}
+SETTINGS = {
+    "lanes": True,
+    "enable_protected_configs": "yes",
+    "settable": ["port"],
+    "port": 6379,
+    "engine_values": {},
+    "workers": 1,
+}
 
 
 class Link:
     """Keeps what the supervisor is asked and told; `fails`: it does not answer."""
 
-    def __init__(self, fails: Exception | None = None, spared: Sequence[str] = ()) -> None:
+    def __init__(self, fails: Exception | None = None, spared: Sequence[int] = ()) -> None:
         self.said: list[tuple[str, dict[str, Any]]] = []
         self._spared = spared
         self._fails = fails
@@ -35,9 +43,15 @@ class Link:
         self.said.append((kind, body or {}))
 
 
+async def _nothing(_sessions: object) -> None:
+    """Nobody is there to be brought home."""
+
+
 def decide(link: Link, name: str, text: str, **settings: Any) -> Plan | None:
     async def main() -> Plan | None:
-        special = Special(cast("Any", link), {**SETTINGS, **settings}, {}, cast("Any", None))
+        relay = SimpleNamespace(sessions=set(), by_engine_id={}, by_first_id={}, lane_ids=[], bring_home=_nothing)
+        told = {**SETTINGS, **settings}
+        special = Special(cast("Any", link), told, {}, cast("Any", None), Roster(cast("Any", relay), told))
         plan = special(cast("Any", SimpleNamespace(is_local=True, trusted=True)), name, text.encode().split(), b"")
         return await plan if inspect.isawaitable(plan) else plan
 
@@ -45,9 +59,13 @@ def decide(link: Link, name: str, text: str, **settings: Any) -> Plan | None:
 
 
 def transformed(plan: Plan | None, reply: bytes) -> bytes:
-    assert plan is not None
-    transform = cast("Callable[[bytes], bytes]", plan.transform)
-    return transform(reply)
+    async def main() -> bytes:
+        assert plan is not None
+        assert plan.transform is not None
+        answer = plan.transform(reply)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    return asyncio.run(main())
 
 
 @pytest.mark.parametrize(
@@ -83,23 +101,44 @@ def test_only_an_end_of_the_pause_that_was_granted_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("name", "text", "users"),
     [
-        ("ACL SETUSER", "ACL SETUSER bob on >secret"),
-        ("ACL DELUSER", "ACL DELUSER bob"),
-        ("ACL LOAD", "ACL LOAD"),
+        ("ACL SETUSER", "ACL SETUSER bob on resetpass >secret", ["bob"]),
+        ("ACL SETUSER", "ACL SETUSER bob OFF", ["bob"]),
+        ("ACL SETUSER", "ACL SETUSER bob <old", ["bob"]),
+        ("ACL SETUSER", "ACL SETUSER bob !hash", ["bob"]),
+        ("ACL SETUSER", "ACL SETUSER bob reset", ["bob"]),
+        ("ACL SETUSER", "ACL SETUSER bob +@all -select", ["bob"]),
+        ("ACL LOAD", "ACL LOAD", None),
     ],
 )
-def test_before_users_change_every_client_gets_its_own_connection(name: str, text: str) -> None:
+def test_before_a_user_may_lose_something_who_is_logged_in_as_it_gets_its_own_connection(
+    name: str, text: str, users: list[str] | None
+) -> None:
     link = Link()
     assert decide(link, name, text) is None
-    assert link.said == [("bring_home", {"keep": True})]
+    assert link.said == [("bring_home", {"keep": True, "users": users})]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ACL SETUSER ann",
+        "ACL SETUSER ann on >another #hash nopass +@all ~* &* allkeys resetkeys allchannels (+get~a)",
+        "ACL DELUSER ann",
+    ],
+)
+def test_a_change_that_takes_nothing_away_concerns_nobody_who_is_logged_in(text: str) -> None:
+    link = Link()
+    plan = decide(link, " ".join(text.split()[:2]), text)
+    assert link.said == []
+    assert plan is None or plan.request is None
 
 
 def test_the_same_before_the_password_changes() -> None:
     link = Link()
     plan = decide(link, "CONFIG SET", "CONFIG SET maxmemory 0 RequirePass secret")
-    assert link.said == [("bring_home", {"keep": True})]
+    assert link.said == [("bring_home", {"keep": True, "users": ["default"]})]
     assert transformed(plan, b"+OK\r\n") == b"+OK\r\n"
     assert link.said[1:] == [("engine_settings", {"values": {"requirepass": "secret"}})]
     for text, settings in (("CONFIG SET maxmemory 0", {}), ("CONFIG SET requirepass secret", {"lanes": False})):
@@ -118,18 +157,18 @@ def test_a_supervisor_that_does_not_answer_is_no_reason_to_refuse(name: str, err
 @pytest.mark.parametrize(
     ("spared", "lanes", "forwarded"),
     [
-        (["3", "9"], True, "CLIENT KILL TYPE normal NOT-ID 3 9"),
-        (["3"], False, "CLIENT KILL TYPE normal NOT-ID 3"),
+        ([3, 9], True, "CLIENT KILL TYPE normal NOT-ID 3 9"),
+        ([3], False, "CLIENT KILL TYPE normal NOT-ID 3"),
         ([], True, None),
-        ([], False, None),
+        ([], False, "CLIENT KILL TYPE normal"),
     ],
 )
 def test_a_kill_by_filter_spares_our_own_connections_or_finds_no_lane(
-    spared: list[str], lanes: bool, forwarded: str | None
+    spared: list[int], lanes: bool, forwarded: str | None
 ) -> None:
     link = Link(spared=spared)
     plan = decide(link, "CLIENT KILL", "CLIENT KILL TYPE normal", lanes=lanes)
-    said = [("client_ids", {"home": True})]
+    said: list[tuple[str, dict[str, Any]]] = [("spared", {})]
     if lanes and not spared:
         said.append(("suspend_lanes", {"close": True}))
         assert transformed(plan, b":2\r\n") == b":2\r\n"
@@ -139,11 +178,13 @@ def test_a_kill_by_filter_spares_our_own_connections_or_finds_no_lane(
     assert request == forwarded
 
 
-@pytest.mark.parametrize("lanes", [True, False])
-def test_a_kill_by_id_brings_the_client_home_first(lanes: bool) -> None:
-    link = Link()
-    assert decide(link, "CLIENT KILL", "CLIENT KILL ID 5 SKIPME no", lanes=lanes) is None
-    assert link.said == ([("bring_home", {"keep": False})] if lanes else [])
+def test_an_option_that_we_do_not_know_is_the_engines_to_judge() -> None:
+    link = Link(spared=[3])
+    plan = decide(link, "CLIENT KILL", "CLIENT KILL COLOR blue")
+    assert link.said == [("spared", {})]
+    assert plan is not None
+    assert plan.request is not None
+    assert arguments(plan.request) == b"CLIENT KILL COLOR blue NOT-ID 3".split()
 
 
 def test_without_lanes_none_of_these_is_held() -> None:

@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from sidecar.relay.commands import CommandTable
-from tests.sidecar.relay.lanes import HOME_TURNS, LARGE_TURNS, OK, PONG, Watch, Worker, command, lines, working
+from tests.sidecar.relay.lanes import HOME_TURNS, LARGE_TURNS, OK, PONG, Watch, Worker, command, lines, park, working
 from tests.sidecar.relay.traced import T
 
 NIL = b"$-1\r\n"
@@ -137,8 +137,7 @@ def test_a_session_stays_home_after(socket_path: str, traced_table: CommandTable
             assert not await rides(worker, watch, client)
             assert not await rides(worker, watch, client)
             assert await rides(worker, watch, other)
-            worker.relay.park_idle(1e-9)
-            assert worker.relay.homes == 1
+            assert await park(worker) == 1
             assert not await rides(worker, watch, client)
 
     uvloop.run(run())

@@ -19,6 +19,7 @@ from sidecar.counts import ClientCount, ConnectionCounts
 from sidecar.engine import commandtable
 from sidecar.engine.connection import Connection
 from sidecar.relay.commands import CommandTable
+from sidecar.relay.roster import Roster
 from sidecar.relay.session import Session
 from sidecar.relay.shared import Relay
 from sidecar.relay.special import HELD, Special
@@ -37,6 +38,7 @@ _SETTINGS = {
     "info_listeners": [],
     "maxclients": 10_000,
     "own_connections": 0,
+    "workers": 1,
     "lanes": False,
     "config_file": "",
     "enable_debug_command": "yes",
@@ -54,7 +56,7 @@ class Supervisor:
     async def request(self, kind: str, *_args: object) -> dict[str, Any]:
         if kind == "config_check":
             return {"argument": "port", "error": "argument couldn't be parsed into an integer"}
-        return {"clients": {}}
+        return {}
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +116,7 @@ async def converse_split(engine: str, table: CommandTable, path: str, data: byte
     loop.set_exception_handler(lambda _loop, context: faults.append(context))
     relay = Relay(loop, table, Ledger(table.names), Tracer(table.names), path)
     count = ClientCount(os.dup(ConnectionCounts().fd), 0)
-    relay.special = Special(Supervisor(), _SETTINGS, {}, count)  # type: ignore[arg-type]
+    relay.special = Special(Supervisor(), _SETTINGS, {}, count, Roster(relay, _SETTINGS))  # type: ignore[arg-type]
     ours, client = socket.socketpair()
     with socket.socket(socket.AF_UNIX) as listener, client:
         for sock in (listener, ours, client):

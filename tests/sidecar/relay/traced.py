@@ -17,6 +17,7 @@ from sidecar.counts import ClientCount, ConnectionCounts
 from sidecar.engine import commandtable
 from sidecar.engine.connection import Connection
 from sidecar.relay.commands import CommandTable
+from sidecar.relay.roster import Roster
 from sidecar.relay.session import Session
 from sidecar.relay.shared import Relay
 from sidecar.relay.special import HELD, Special
@@ -110,7 +111,8 @@ class Tracing:
         self.ledger = Ledger(table.names)
         self.relay = Relay(loop, table, self.ledger, self.tracer, engine)
         count = ClientCount(os.dup(ConnectionCounts().fd), 0)
-        self.relay.special = Special(Supervisor(), dict(_SETTINGS), {}, count)  # type: ignore[arg-type]
+        self.roster = Roster(self.relay, _SETTINGS)
+        self.relay.special = Special(Supervisor(), dict(_SETTINGS), {}, count, self.roster)  # type: ignore[arg-type]
 
     def connect(self, peer: str = "192.0.2.1:5000", transport: str = "tcp") -> socket.socket:
         ours, client = socket.socketpair()

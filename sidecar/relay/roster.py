@@ -1,0 +1,230 @@
+"""The clients of one worker, for commands that concern those of all workers.
+
+Owns what this worker knows of its clients that the engine does not: which connection is whose, who has none now, and
+the ids that clients keep while their connections change. It asks nobody; `clients.py` asks it, and the other workers do
+over the link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sidecar.link import Body
+from sidecar.relay.client_filters import Facts, Filters, filters_of
+from sidecar.relay.client_lines import LineForm
+
+if TYPE_CHECKING:
+    from sidecar.relay.session import Session
+    from sidecar.relay.shared import Relay
+
+SLICE = 512
+"""Clients that are described before others are served: less than a millisecond."""
+
+NOWHERE = 0
+"""Stands for the engine's id of a client that has no connection to it now."""
+
+
+class Roster:
+    """Of the sessions of this relay. settings is the live dict of the worker's settings."""
+
+    def __init__(self, relay: Relay, settings: Body) -> None:
+        self._relay = relay
+        self._settings = settings
+        self.form: LineForm | None = None
+        """Of the engine's lines, None before one was seen."""
+        self.ours: set[int] = set()
+        """The engine's ids of the supervisor's connections."""
+        self.strangers: set[int] = set()
+        """Its ids of connections that are not ours."""
+        self._kinds: dict[str, Callable[[Body], Any]] = {
+            "newcomers": self._newcomers,
+            "identified": self._identified,
+            "homes": self._homes,
+            "parked": self._parked,
+            "kill_parked": self._kill_parked,
+            "kill_users": self._kill_users,
+            "places": self._places,
+            "names": self._names,
+            "keep": self._keep,
+        }
+
+    async def answer(self, what: str, body: Body) -> dict[str, Any]:
+        """To another worker, or the supervisor: see the methods of these names. All of JSON's types."""
+        return {"is": await self._kinds[what](body)}
+
+    def forget(self) -> None:
+        """The engine starts anew, and with it its ids."""
+        self.form = None
+        self.ours.clear()
+        self.strangers.clear()
+
+    # ---- connections -----------------------------------------------------------------------------------------------
+
+    async def bring_home(self, sessions: Iterable[Session]) -> None:
+        """These get their own connections to the engine, at most two seconds long."""
+        await self._relay.bring_home(list(sessions))
+
+    async def bring_users_home(self, users: Sequence[str] | None, *, keep: bool) -> dict[str, Any]:
+        """The same for who is logged in as one of these users, None: for everybody. keep: for always."""
+        names = None if users is None else {user.encode("latin-1") for user in users}
+        sessions = [session for session in self._relay.sessions if names is None or session.user in names]
+        if keep:
+            for session in sessions:
+                session.keep_home()
+        await self.bring_home(sessions)
+        return {}
+
+    async def newcomers(self) -> None:
+        """Who has never had a connection to the engine gets one: it is a client of its, and has an id, from then on."""
+        newcomers = [session for session in self._relay.sessions if session.newcomer]
+        await self.bring_home(sorted(newcomers, key=lambda session: session.connected_ns))  # so are their ids
+
+    async def _newcomers(self, _body: Body) -> None:
+        await self.newcomers()
+
+    async def identified(self, ids: Mapping[str, int]) -> None:
+        """The engine's ids of connections, by the inodes of our ends."""
+        unknown = [s for s in self._relay.sessions if s.connected and not s.engine_id]
+        for i, session in enumerate(unknown):
+            if found := ids.get(str(session.upstream_inode)):
+                session.identify(found)
+            if i % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+        for lane in self._relay.lane_pool.lanes:
+            lane.engine_id = lane.engine_id or ids.get(str(lane.inode), 0)
+
+    async def _identified(self, body: Body) -> None:
+        await self.identified(body["ids"])
+
+    @property
+    def lanes(self) -> list[int]:
+        """The engine's ids of our lanes."""
+        return self._relay.lane_ids
+
+    # ---- lists -----------------------------------------------------------------------------------------------------
+
+    @property
+    def at_home(self) -> Mapping[int, Session]:
+        """Our clients with a connection to the engine, by its id there, as far as that is known."""
+        return self._relay.by_engine_id
+
+    async def _homes(self, _body: Body) -> dict[str, Any]:
+        """Of all that are known, by the engine's id; and the lanes."""
+        homes = {str(engine_id): s.shown() for engine_id, s in self._relay.by_engine_id.items()}
+        return {"homes": homes, "lanes": self.lanes}
+
+    async def parked(self, filters: Filters, but: frozenset[int] | set[int]) -> list[tuple[int, bytes]]:
+        """Id and line of every client of ours that has no connection to the engine now and is meant by the filters.
+
+        but: ids of clients whose new connection is in the engine's list already.
+        """
+        found: list[tuple[int, bytes]] = []
+        form = self.form = self.form or LineForm()
+        for i, (client_id, session) in enumerate(list(self._relay.by_first_id.items())):
+            if i % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+            if session.connected or client_id in but:
+                continue
+            if filters.admits_all or filters.admits_parked(client_id, self._facts(session)):
+                found.append((client_id, session.listed_parked(form)))
+        return found
+
+    async def _parked(self, body: Body) -> list[tuple[int, str]]:
+        found = await self.parked(self._filters(body), frozenset())
+        return [(client_id, line.decode("latin-1")) for client_id, line in found]
+
+    def _filters(self, body: Body) -> Filters:
+        args = [argument.encode("latin-1") for argument in body["args"]]
+        filters = filters_of(args, lanes=self._settings["lanes"])
+        assert filters is not None  # who asks has found that it is none
+        return filters
+
+    def _facts(self, session: Session) -> Facts:
+        shown = session.fields()
+        return Facts(
+            shown[b"addr"],
+            shown[b"laddr"],
+            shown[b"flags"],
+            session.age_s,
+            session.idle_s,
+            shown[b"name"],
+            shown[b"user"],
+            shown[b"db"],
+            shown[b"lib-name"],
+            shown[b"lib-ver"],
+        )
+
+    # ---- ends ------------------------------------------------------------------------------------------------------
+
+    def meant(self, filters: Filters) -> list[Session]:
+        """Who has no connection to the engine now and is meant by the filters."""
+        return [
+            session
+            for client_id, session in self._relay.by_first_id.items()
+            if session.parked and filters.admits_parked(client_id, self._facts(session))
+        ]
+
+    async def _kill_parked(self, body: Body) -> int:
+        return self.kill(self.meant(self._filters(body)), body["most"])
+
+    def kill(self, sessions: Sequence[Session], most: int | None = None) -> int:
+        """Close these, `most` at most. How many."""
+        chosen = sessions[:most]
+        for session in chosen:
+            session.close()
+        return len(chosen)
+
+    def kill_users(self, users: Iterable[str]) -> None:
+        """Close who is logged in as one of these users and has no connection that the engine closes."""
+        names = {user.encode("latin-1") for user in users}
+        self.kill([s for s in self._relay.by_first_id.values() if s.parked and s.user in names])
+
+    async def _kill_users(self, body: Body) -> None:
+        self.kill_users(body["users"])
+
+    # ---- ids -------------------------------------------------------------------------------------------------------
+
+    def places(self, ids: Iterable[int]) -> dict[int, int]:
+        """The engine's present id of each client of ours that is known by one of these ids, as far as it is another.
+
+        NOWHERE: it has no connection to the engine now; or the id is the engine's of a connection that took another
+        one's place or carries several clients' commands, and no client's.
+        """
+        relay = self._relay
+        lanes = set(self.lanes)
+        found = {}
+        for client_id in ids:
+            session = relay.by_first_id.get(client_id)
+            if session is not None:
+                if session.engine_id != client_id:
+                    found[client_id] = session.engine_id
+                continue
+            session = relay.by_engine_id.get(client_id)
+            if client_id in lanes or client_id in self.ours or (session is not None and session.reopened):
+                found[client_id] = NOWHERE
+        return found
+
+    async def _places(self, body: Body) -> dict[str, int]:
+        return {str(client_id): place for client_id, place in self.places(body["ids"]).items()}
+
+    def names(self, engine_ids: Iterable[int]) -> dict[int, int]:
+        """The other way round: by which id a client of ours is known that has one of these to the engine now."""
+        sessions = {engine_id: self._relay.by_engine_id.get(engine_id) for engine_id in engine_ids}
+        return {engine_id: session.client_id for engine_id, session in sessions.items() if session is not None}
+
+    async def _names(self, body: Body) -> dict[str, int]:
+        return {str(engine_id): name for engine_id, name in self.names(body["ids"]).items()}
+
+    async def keep(self, client_id: int) -> int:
+        """The client with this id gets its own connection to the engine and keeps it. The engine's id; 0: not ours."""
+        session = self._relay.by_first_id.get(client_id) or self._relay.by_engine_id.get(client_id)
+        if session is None or session.client_id != client_id:
+            return 0
+        session.keep_home()
+        await self.bring_home([session])
+        return session.engine_id
+
+    async def _keep(self, body: Body) -> int:
+        return await self.keep(body["client"])
