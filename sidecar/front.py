@@ -6,8 +6,6 @@ CONFIG GET, to INFO and to CONFIG REWRITE. It never talks to the engine or to a 
 
 from __future__ import annotations
 
-import contextlib
-import os
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
@@ -105,9 +103,7 @@ class Front:
     def close(self) -> None:
         """Close everything and take our Unix socket out of the way, as Valkey does at its end."""
         for listener in self.listeners:
-            if listener.transport == "unix":
-                with contextlib.suppress(OSError):
-                    os.unlink(listener.address)
+            listener.remove()
         listeners.close_all(self.listeners)
         self.listeners = []
 

@@ -30,13 +30,10 @@ _ANNOUNCED_PORT = "replica-announce-port"
 class Launch:
     """The engine's start, as it is to be done at any moment: CONFIG SET and CONFIG REWRITE change it.
 
-    lock: the descriptor of the data folder's lock, which the engine inherits; None without one.
     Raises ConfigurationError when there is no engine to be found.
     """
 
-    def __init__(
-        self, configuration: Configuration, front: Front, folder: PrivateFolder, lock: int | None = None
-    ) -> None:
+    def __init__(self, configuration: Configuration, front: Front, folder: PrivateFolder) -> None:
         self._configuration = configuration
         self._front = front
         self._folder = folder
@@ -60,7 +57,6 @@ class Launch:
                 **{name.upper(): "" for name in configuration.removed_commands},
                 **{name.upper(): new for new, name in configuration.rename_commands.items()},
             },
-            inherit=() if lock is None else (lock,),
         )
 
     def arguments(self) -> list[str]:

@@ -36,13 +36,14 @@ class ListenError(Exception):
 class Listener:
     """One listening socket. `address` is what clients reach: "127.0.0.1:6379", "[::]:6379" or a path.
 
-    transport: "tcp", "tls" or "unix". given: the address as `bind` has it, without "-".
+    transport: "tcp", "tls" or "unix". given: the address as `bind` has it, without "-". inode: of a Unix socket's file.
     """
 
     transport: str
     address: str
     socket: socket.socket
     given: str = ""
+    inode: int = 0
 
     def describe(self) -> dict[str, str]:
         """The form in which the workers are told."""
@@ -55,6 +56,12 @@ class Listener:
 
     def close(self) -> None:
         self.socket.close()
+
+    def remove(self) -> None:
+        """Take a Unix socket's file away, unless it is that of a server which listens there after us."""
+        with contextlib.suppress(OSError):
+            if self.transport == "unix" and os.stat(self.address).st_ino == self.inode:
+                os.unlink(self.address)
 
 
 def bind_tcp(
@@ -124,6 +131,7 @@ def bind_unix(path: str, permissions: int, backlog: int, group: str | None = Non
         if group:
             os.chown(path, -1, int(group) if group.isdigit() else grp.getgrnam(group).gr_gid)
         sock.listen(backlog)
+        inode = os.stat(path).st_ino
     except OSError as error:
         sock.close()
         reason = os.strerror(error.errno) if error.errno else str(error)  # a path that is too long has no number
@@ -131,7 +139,7 @@ def bind_unix(path: str, permissions: int, backlog: int, group: str | None = Non
     except KeyError as error:
         sock.close()
         raise ListenError(f"Failed opening Unix socket: there is no group {group}") from error
-    return Listener("unix", path, sock)
+    return Listener("unix", path, sock, inode=inode)
 
 
 def close_all(listeners: Sequence[Listener]) -> None:

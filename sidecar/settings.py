@@ -196,6 +196,12 @@ class SidecarSettings:
         10,
         "Spans a second, at most, that are kept only because a command failed or was slow; twice as many in a burst.",
     )
+    lock_timeout: float = _setting(
+        Seconds(3600),
+        15.0,
+        "Seconds that a server with persistence waits at its start for another one that still holds the data folder, "
+        "such as the container that it replaces. Then it ends with an error. 0: it doesn't wait.",
+    )
     drain_timeout: float = _setting(
         Seconds(3600),
         3.0,

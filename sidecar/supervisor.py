@@ -48,6 +48,7 @@ from telemetry.totals import Totals
 
 _PROGRAM = "valkey-sidecar"
 _FAILURE = 1
+_INTERRUPTED = 130
 
 # Between a second Ctrl-C's SIGTERM and SIGINT to the engine: both at once would arrive in the wrong order.
 _INSIST_AFTER_S = 0.05
@@ -152,6 +153,8 @@ class Supervisor:
         self._lanes: Lanes | None = None
         self._folder: PrivateFolder | None = None
         self._lock: DataLock | None = None
+        self._taken: FolderTakenError | None = None
+        self._waiting: asyncio.Task[DataLock | None] | None = None
         self._pidfile: PidFile | None = None
         self._log_shown = False
         self._was_ready = False
@@ -164,7 +167,7 @@ class Supervisor:
 
     def prepare(self) -> None:
         """Take what only one server can have, before anything is started. Raises StartError and the like."""
-        configuration, listener = self._configuration, self._configuration.listener
+        configuration = self._configuration
         for warning in [*configuration.warnings, *self._export_warnings]:
             self._journal.warning("configuration.warning", warning)
         self._check_logfile()
@@ -174,23 +177,36 @@ class Supervisor:
         self._front.open()
         self._http.bind(configuration.sidecar, configuration.origins)
         if configuration.has_persistence:
-            self._lock = DataLock.take(configuration.dir)
-            if self._lock is None and os.path.isdir(encode(configuration.dir)):
-                self._journal.warning(
-                    "data.unlocked", f"The data folder {configuration.dir} cannot be locked: keep other servers out."
-                )
+            try:
+                self._lock = DataLock.take(configuration.dir)
+            except FolderTakenError as taken:
+                if not configuration.sidecar.lock_timeout:
+                    raise
+                self._taken = taken
+        self._folder = PrivateFolder.create()
+        self._folder.note_http(self._http.address)
+        self._assemble(self._folder)
+        if self._taken is None:
+            self._own_data()
+
+    def _own_data(self) -> None:
+        """The data folder is ours from now on, and so is the pid file, which may have been another server's."""
+        configuration, listener = self._configuration, self._configuration.listener
+        if self._lock is not None:
+            self._launch.plan.inherit = (self._lock.fd,)
+        elif configuration.has_persistence and os.path.isdir(encode(configuration.dir)):
+            self._journal.warning(
+                "data.unlocked", f"The data folder {configuration.dir} cannot be locked: keep other servers out."
+            )
         if listener.daemonize or listener.pidfile:
             pidfile = configuration.path(listener.pidfile or DEFAULT_PIDFILE)
             self._pidfile = PidFile(os.fsdecode(encode(pidfile)))
             if problem := self._pidfile.write():
                 self._journal.warning("pidfile.failed", problem)
-        self._folder = PrivateFolder.create()
-        self._folder.note_http(self._http.address)
-        self._assemble(self._folder)
 
     def _assemble(self, folder: PrivateFolder) -> None:
         configuration = self._configuration
-        launch = Launch(configuration, self._front, folder, None if self._lock is None else self._lock.fd)
+        launch = Launch(configuration, self._front, folder)
         self._launch = launch
         self._engine = Engine(launch.plan, folder, self._children, self._journal, launch.policy())
         self._answers = Answers(
@@ -230,11 +246,15 @@ class Supervisor:
         self._slow_log = SlowLog(self._engine, self._journal)
 
     def spawn(self) -> None:
-        """Start the children; they start up while this process imports the rest."""
+        """Start the children; they start up while this process imports the rest. No engine before we own its data."""
         try:
             self._workers.spawn(self._first_worker)
         except OSError as error:
             raise StartError(f"a worker could not be started: {_told(error)}") from None
+        if self._taken is None:
+            self._spawn_engine()
+
+    def _spawn_engine(self) -> None:
         try:
             self._engine.spawn()
         except OSError as error:
@@ -262,7 +282,9 @@ class Supervisor:
             self._signalled(number)
         self._children.attach(loop)
         self._workers.attach()
-        engine = asyncio.create_task(self._engine.run(self), name="engine")
+        if self._taken is not None:
+            self._wait_for_data(self._taken)
+        engine = asyncio.create_task(self._live(), name="engine")
         helpers = [
             asyncio.create_task(self._engine_info.run(), name="engine-info"),
             asyncio.create_task(self._slow_log.run(), name="slow-log"),
@@ -297,11 +319,42 @@ class Supervisor:
         self._tell_end(end)
         return end.code
 
+    def _wait_for_data(self, taken: FolderTakenError) -> None:
+        """Clients that connect meanwhile wait; /livez answers, and /readyz says why nobody is served."""
+        timeout_s = self._configuration.sidecar.lock_timeout
+        self._engine.reason = "another server still holds the data folder"
+        self._journal.notice(
+            "data.waiting",
+            f"The data folder {taken.folder} is in use by another valkey-sidecar{taken.holder}: "
+            f"waiting up to {timeout_s:g} s for it.",
+        )
+        wait = DataLock.take_within(self._configuration.dir, timeout_s)
+        self._waiting = asyncio.create_task(wait, name="data-lock")
+
+    async def _live(self) -> End:
+        """The engine's life, which begins when its data are ours."""
+        if self._waiting is not None:
+            await asyncio.wait([self._waiting])
+            try:
+                if not self._waiting.cancelled():
+                    self._lock = self._waiting.result()
+                    self._own_data()
+                if self._status.stopping:
+                    return End(_INTERRUPTED if self._stop_signal == signal.SIGINT else 0, started=False)
+                self._spawn_engine()
+            except (FolderTakenError, StartError, OSError) as error:
+                return End(_FAILURE, _told(error), started=False)
+        return await self._engine.run(self)
+
     async def _stop(self) -> None:
         """SIGTERM or Ctrl-C: finish what is in flight, let the engine save; go on serving when it refuses to end."""
         self._stop_asked.clear()
         self._insisted.clear()
         self._status.stopping = True
+        if self._engine.child is None:
+            assert self._waiting is not None
+            self._waiting.cancel()
+            return
         self._workers.hold_newcomers()
         self._notifier.stopping()
         self._journal.notice("server.stopping", "Shutting down: no new clients, commands in flight are finished.")
@@ -407,6 +460,9 @@ class Supervisor:
             self._journal.notice("server.connection_string", line)
 
     def _tell_end(self, end: End) -> None:
+        if not end.explanation and not end.started:
+            self._journal.notice("server.ended", "The server ends before it has started an engine.", code=end.code)
+            return
         if not end.explanation:
             self._journal.notice("server.ended", "The engine has ended, and so does the server.", code=end.code)
             return

@@ -2,10 +2,14 @@
 
 Owns the lock file. Whoever holds an open descriptor of it holds the lock: we do, and the engine inherits ours, so an
 engine that still saves keeps the folder even when its supervisor is gone. It never says whether a server saves.
+
+A container that replaces another on the same volume finds the lock held until the other one has saved and ended, so a
+server waits for it. The holder's process id says nothing about how long: in another container it is another process.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import fcntl
@@ -18,13 +22,20 @@ _NAME = ".valkey-sidecar.lock"
 # The file system has no locks: then the folder is not guarded, as it is not with Valkey.
 _CANNOT_LOCK = frozenset({errno.EACCES, errno.EPERM, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS})
 
-# Who was killed during a background save leaves it behind, and it sees only seconds later that its engine is gone.
-_ORPHAN_WITHIN_S = 5.0
-_LOOK_AGAIN_S = 0.05
+_LOOK_AGAIN_S = 0.1
 
 
 class FolderTakenError(Exception):
-    """Another server with persistence works in this folder."""
+    """Another server with persistence works in this folder. holder: as people are told who it is, "" if unknown."""
+
+    def __init__(self, folder: str, holder: str, waited_s: float = 0.0) -> None:
+        self.folder = Path(folder).resolve()
+        self.holder = holder
+        waited = f", which did not release it within {waited_s:g} s" if waited_s else ""
+        super().__init__(
+            f"the data folder {self.folder} is in use by another valkey-sidecar{holder}{waited}; give this one a "
+            'folder of its own with `dir`, or switch its persistence off with `save ""`'
+        )
 
 
 class DataLock:
@@ -38,10 +49,9 @@ class DataLock:
     def take(cls, folder: str) -> DataLock | None:
         """Lock `folder`; None where that is impossible (no such folder, read-only, no locks there).
 
-        Raises FolderTakenError when another server holds it; waits some seconds for what is left of one that has ended.
+        Raises FolderTakenError when another server holds it.
         """
         path = Path(folder) / _NAME
-        deadline = time.monotonic() + _ORPHAN_WITHIN_S
         while True:
             try:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -54,15 +64,7 @@ class DataLock:
                 os.close(fd)
                 if error.errno in _CANNOT_LOCK:
                     return None
-                ended = holder is not None and not _is_alive(holder)
-                if ended and time.monotonic() < deadline:
-                    time.sleep(_LOOK_AGAIN_S)
-                    continue
-                raise FolderTakenError(
-                    f"the data folder {Path(folder).resolve()} is in use by another valkey-sidecar"
-                    f"{_described(holder, ended)}; give this one a folder of its own with `dir`, "
-                    'or switch its persistence off with `save ""`'
-                ) from error
+                raise FolderTakenError(folder, _described(holder)) from error
             # The holder before us may have removed the file between our open and our lock: then we hold nothing.
             with contextlib.suppress(OSError):
                 if os.path.samestat(os.fstat(fd), os.stat(path)):
@@ -72,6 +74,18 @@ class DataLock:
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         return cls(path, fd)
+
+    @classmethod
+    async def take_within(cls, folder: str, seconds: float) -> DataLock | None:
+        """The same, but for so long it waits for the server that holds it. flock(2) offers no wait with an end."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return cls.take(folder)
+            except FolderTakenError as taken:
+                if time.monotonic() >= deadline:
+                    raise FolderTakenError(folder, taken.holder, seconds) from taken
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     def release(self) -> None:
         """Give the folder back. Whoever else inherited it (a save that outlives its engine) goes on holding it."""
@@ -105,9 +119,9 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _described(holder: int | None, ended: bool) -> str:
+def _described(holder: int | None) -> str:
     if holder is None:
         return ""
-    if ended:
+    if not _is_alive(holder):
         return f" (pid {holder} has ended, but a save of its engine still runs; or it is one of another container)"
-    return f" (pid {holder})"
+    return f" (pid {holder}, here or in another container)"

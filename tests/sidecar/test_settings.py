@@ -111,6 +111,7 @@ def test_every_setting_is_read_from_each_source(tmp_path: Path) -> None:
         "trace-budget-remote": ("5", 5),
         "trace-budget-root": ("6", 6),
         "trace-budget-kept": ("0", 0),
+        "lock-timeout": ("20", 20.0),
         "drain-timeout": ("3", 3.0),
     }
     assert values.keys() == {setting.name for setting in SETTINGS}

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from sidecar.engine import datalock
 from sidecar.engine.datalock import DataLock, FolderTakenError
+from tests.conftest import PATIENCE_S
 
 
 def test_a_second_server_is_refused_with_folder_and_pid(tmp_path: Path) -> None:
@@ -65,24 +65,30 @@ def orphan(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_what_is_left_of_a_server_that_was_killed_is_waited_for(
-    orphan: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    orphan: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    def orphan_ends_meanwhile(_seconds: float) -> None:
+    async def wait() -> DataLock | None:
+        waiting = asyncio.create_task(DataLock.take_within(str(tmp_path), PATIENCE_S))
+        await asyncio.sleep(0)  # it has looked once
         orphan.communicate()
+        return await waiting
 
-    monkeypatch.setattr(time, "sleep", orphan_ends_meanwhile)
-    lock = DataLock.take(str(tmp_path))
+    lock = asyncio.run(wait())
     assert lock is not None
     lock.release()
 
 
 def test_a_refusal_says_when_the_server_has_ended_but_not_its_save(
-    orphan: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    orphan: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     pid = int((tmp_path / ".valkey-sidecar.lock").read_text())
-    monkeypatch.setattr(datalock, "_ORPHAN_WITHIN_S", 0)
     with pytest.raises(FolderTakenError, match=rf"\(pid {pid} has ended, but a save of its engine still runs"):
         DataLock.take(str(tmp_path))
+
+
+def test_a_wait_that_was_in_vain_says_how_long_it_was(orphan: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    with pytest.raises(FolderTakenError, match=r"which did not release it within 0\.2 s; give"):
+        asyncio.run(DataLock.take_within(str(tmp_path), 0.2))
 
 
 def test_a_folder_that_cannot_be_locked_is_left_to_the_engine(tmp_path: Path) -> None:
