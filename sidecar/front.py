@@ -92,6 +92,7 @@ class Front:
                         settings.unixsocketperm,
                         settings.tcp_backlog,
                         settings.unixsocketgroup,
+                        settings.unixsocket,
                     )
                 )
         except ListenError:

@@ -36,7 +36,8 @@ class ListenError(Exception):
 class Listener:
     """One listening socket. `address` is what clients reach: "127.0.0.1:6379", "[::]:6379" or a path.
 
-    transport: "tcp", "tls" or "unix". given: the address as `bind` has it, without "-". inode: of a Unix socket's file.
+    transport: "tcp", "tls" or "unix". given: the address as `bind` has it, without "-", or the path as `unixsocket`
+    has it. inode: of a Unix socket's file.
     """
 
     transport: str
@@ -46,8 +47,8 @@ class Listener:
     inode: int = 0
 
     def describe(self) -> dict[str, str]:
-        """The form in which the workers are told."""
-        return {"transport": self.transport, "address": self.address}
+        """The form in which the workers are told. Valkey shows the path of a Unix socket as it was given."""
+        return {"transport": self.transport, "address": self.given if self.transport == "unix" else self.address}
 
     @property
     def port(self) -> int:
@@ -115,10 +116,11 @@ def _bind_one(address: str, port: int, backlog: int, transport: str, mptcp: bool
     return Listener(transport, shown, sock, address)
 
 
-def bind_unix(path: str, permissions: int, backlog: int, group: str | None = None) -> Listener:
+def bind_unix(path: str, permissions: int, backlog: int, group: str | None = None, given: str = "") -> Listener:
     """Listen on a Unix socket; what lies at `path` is removed first, as Valkey does.
 
-    permissions: the socket's mode, 0 to leave it to the umask. Raises ListenError.
+    given: the path as `unixsocket` has it. permissions: the socket's mode, 0 to leave it to the umask.
+    Raises ListenError.
     """
     with contextlib.suppress(OSError):
         os.unlink(path)
@@ -139,7 +141,7 @@ def bind_unix(path: str, permissions: int, backlog: int, group: str | None = Non
     except KeyError as error:
         sock.close()
         raise ListenError(f"Failed opening Unix socket: there is no group {group}") from error
-    return Listener("unix", path, sock, inode=inode)
+    return Listener("unix", path, sock, given or path, inode)
 
 
 def close_all(listeners: Sequence[Listener]) -> None:

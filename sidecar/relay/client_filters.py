@@ -26,8 +26,17 @@ def host_of(address: bytes) -> bytes:
 
 
 def true_flags(flags: bytes, address: bytes) -> bytes:
-    """U: it came over a Unix socket, whose address is a path; N: there is nothing to say."""
-    return flags if address.startswith((b"/", b"[/")) else flags.replace(b"U", b"") or b"N"
+    """U: it came over a Unix socket, whose address has the port 0; N: there is nothing to say."""
+    return flags if address.endswith(b":0") else flags.replace(b"U", b"") or b"N"
+
+
+def has_ip(address: bytes, wanted: bytes) -> bool:
+    """Valkey's filter IP (networking.c, clientMatchesIpFilter): a Unix socket's address, of port 0, never meets it."""
+    rest = address.removeprefix(b"[")
+    if not rest.startswith(wanted):
+        return False
+    rest = rest[len(wanted) :].removeprefix(b"]")
+    return rest[:1] == b":" and rest[1:2] != b"0"
 
 
 class Facts(NamedTuple):
@@ -55,11 +64,11 @@ _Judge = Callable[[Facts, bytes], bool]
 _OURS: dict[bytes, _Judge] = {
     b"addr": lambda client, wanted: client.address == wanted,
     b"laddr": lambda client, wanted: client.local == wanted,
-    b"ip": lambda client, wanted: host_of(client.address) == wanted,
+    b"ip": lambda client, wanted: has_ip(client.address, wanted),
     b"flags": lambda client, wanted: client.has_flags(wanted),
     b"not-addr": lambda client, wanted: client.address != wanted,
     b"not-laddr": lambda client, wanted: client.local != wanted,
-    b"not-ip": lambda client, wanted: host_of(client.address) != wanted,
+    b"not-ip": lambda client, wanted: not has_ip(client.address, wanted),
     b"not-flags": lambda client, wanted: not client.has_flags(wanted),
     b"maxage": lambda client, wanted: client.age_s >= int(wanted),
     b"idle": lambda client, wanted: client.idle_s >= int(wanted),

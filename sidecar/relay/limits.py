@@ -34,5 +34,6 @@ def say(complaints: Complaints, limit: str, value: object, peer: str) -> None:
     """Tell the log that the client with this address has reached the limit, which is `value` now."""
     # Valkey says it of idle clients at this level, too.
     level = "verbose" if limit == IDLE else "warning"
-    message = f"The client {peer} {_WHAT[limit].format(value=value)}."
+    client = "A client of the Unix socket" if peer.endswith(":0") else f"The client {peer}"
+    message = f"{client} {_WHAT[limit].format(value=value)}."
     complaints.say("client.limit", message, about=limit, level=level)

@@ -84,7 +84,7 @@ def true_line(bytes line not None, shown, bint times):
     cdef const char* rest
     cdef const char* q
     cdef char* out
-    cdef bint by_path = address.startswith((b"/", b"[/"))
+    cdef bint by_path = address.endswith(b":0")
     if number == NULL:
         return line
     age = find_word(number, end, " age=", 5)

@@ -145,7 +145,8 @@ class Listener:
     def _admit(self, sock: socket.socket, peer: object, kind: str, address: str) -> None:
         sock.setblocking(False)
         local = True
-        peer_text = local_text = f"{address}:0"
+        # As Valkey 9.1 has it: formatted twice, the second time like an IPv6 address.
+        peer_text = local_text = f"[{address}:0]:0"
         if kind != "unix":
             assert isinstance(peer, tuple)
             name = sock.getsockname()

@@ -3,7 +3,7 @@
 cdef class Owner:
     """A route knows no more of a session than this."""
 
-    cdef readonly str peer                  # the client's address, "ip:port", or the path of our Unix socket
+    cdef readonly str peer                  # the client's address, "ip:port", or "[path:0]:0" of our Unix socket
     cdef long long active_ns                # when the last byte passed
     cdef bint gone                          # the client takes nothing any more
     cdef int home_turns                     # reads whose commands go home, before a lane is tried again

@@ -50,7 +50,8 @@ cdef class Session(Requests):
         self.transport = transport
         self.is_local = is_local
         host, _, port = peer.rpartition(":")
-        self.who = Identity(host.strip("[]"), int(port), transport)
+        host = host[1:].removesuffix(":0]") if transport == "unix" else host.strip("[]")
+        self.who = Identity(host, int(port), transport)
         self.recorder = Recorder(relay, self.who)
         self.requests = RequestFramer(relay.table)
         self.active_ns = self.connected_ns = now_ns()

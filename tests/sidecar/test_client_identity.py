@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Server, Start, receive
+from sidecar.relay.clients import text_of
+from sidecar.relay.plan import encode
+from tests.conftest import PATIENCE_S, Server, Start, receive, receive_exactly
 from tests.sidecar.test_identity import OPEN, connect, talk
 
 
@@ -58,13 +61,80 @@ def test_clients_are_listed_where_they_are(start: Start, outer_address: str, hos
     assert me["id"] not in [client["id"] for client in fields(ask(sock, f"CLIENT LIST NOT-ADDR {name_of(sock)}"))]
 
 
-def test_clients_of_the_unix_socket_are_listed_with_its_path(start: Start, tmp_path: Path) -> None:
-    path = tmp_path / "valkey.sock"
-    start("--save", "", "--unixsocket", str(path))
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(str(path))
-        (me,) = fields(ask(sock, "CLIENT INFO"))
-    assert (me["addr"], me["laddr"], me["flags"]) == (f"{path}:0", f"{path}:0", "U")
+_UNIX_PATHS = ["valkey.sock", "a b.sock", "[x]:7.sock", "a:0", "/whole"]
+_QUESTIONS = (
+    "CLIENT INFO",
+    "CLIENT LIST",
+    *(f"CLIENT LIST {name} %s" for name in ("ADDR", "NOT-ADDR", "LADDR", "NOT-LADDR", "IP", "NOT-IP")),
+)
+_KILLS = ("CLIENT KILL %s", "CLIENT KILL ADDR %s SKIPME no", "CLIENT KILL LADDR %s SKIPME no", "CLIENT KILL IP %s")
+
+
+def _unix_client(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(PATIENCE_S)
+    sock.connect(str(path))
+    return sock
+
+
+def _seen_on_the_unix_socket(path: Path, given: str) -> list[object]:
+    """What a server says of clients of its Unix socket, which `given` names, whatever it is asked with."""
+    seen: list[object] = []
+    names = [given, f"{given}:0", f"[{given}]:0", f"[{given}:0]", f"[{given}:0]:0", ":"]
+    with _unix_client(path) as sock:
+        for question in _QUESTIONS:
+            for name in names:
+                words = [word if word != "%s" else name for word in question.split(" ")]
+                reply = text_of(raw(sock, *words))
+                assert reply is not None
+                seen.append((words, re.findall(r"addr=(.*?) laddr=(.*?) fd=.* flags=(\w+) ", reply.decode())))
+                if "%s" not in question:
+                    break
+        for question in _KILLS:
+            for name in names:
+                words = [word if word != "%s" else name for word in question.split(" ")]
+                with _unix_client(path) as victim:
+                    assert raw(victim, "PING") == b"+PONG\r\n"
+                    seen.append((words, raw(victim, *words)))
+    return seen
+
+
+def raw(sock: socket.socket, *words: str) -> bytes:
+    """A reply as it came: a line, or a bulk string."""
+    sock.sendall(encode([word.encode() for word in words]))
+    reply = receive(sock, b"\r\n")
+    if reply[:1] == b"$" and not reply.startswith(b"$-1"):
+        head, _, rest = reply.partition(b"\r\n")
+        reply += receive_exactly(sock, int(head[1:]) + 2 - len(rest))
+    return reply
+
+
+@pytest.mark.parametrize("given", _UNIX_PATHS)
+def test_clients_of_the_unix_socket_are_named_as_valkey_names_them(
+    start: Start, start_bare: Start, tmp_path: Path, given: str
+) -> None:
+    seen = []
+    for n, begin in enumerate((start, start_bare)):
+        server = begin("--save", "", "--unixsocket", str(tmp_path / str(n)) if given == "/whole" else given)
+        path = tmp_path / str(n) if given == "/whole" else Path(server.process.cwd()) / given
+        text = repr(_seen_on_the_unix_socket(path, str(path) if given == "/whole" else given))
+        seen.append(text.replace(str(path), given))
+    assert seen[0] == seen[1]
+    assert f"'[{given}:0]:0', '[{given}:0]:0', 'U'" in seen[0]
+
+
+def test_logs_name_the_unix_socket_and_no_port(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "a b.sock"
+    server = start("--save", "", "--unixsocket", str(path), "--maxclients", "1", "--sidecar-slow-threshold", "1us")
+    with _unix_client(path) as sock:
+        assert raw(sock, "GET", "k") == b"$-1\r\n"
+        slow = server.wait_said("command.slow")
+        assert slow["network.peer.address"] == str(path)
+        assert "network.peer.port" not in slow
+        with _unix_client(path) as refused:
+            assert receive(refused).startswith(b"-ERR max number of clients")
+    said = server.wait_said("client.limit")["message"]
+    assert said == "A client of the Unix socket was refused: there are maxclients (1) clients already."
 
 
 def test_flags_are_filtered_as_valkey_filters_them(start: Start, tmp_path: Path) -> None:
@@ -93,7 +163,7 @@ def test_flags_are_filtered_as_valkey_filters_them(start: Start, tmp_path: Path)
     assert ask(asking, "CLIENT LIST FLAGS N?").startswith(b"-ERR Unknown flags")
     with socket.socket(socket.AF_UNIX) as local:
         local.connect(str(path))
-        (me,) = fields(ask(local, f"CLIENT LIST FLAGS U ADDR {path}:0"))
+        (me,) = fields(ask(local, f"CLIENT LIST FLAGS U ADDR [{path}:0]:0"))
         assert me["id"] == ask(local, "CLIENT ID").strip(b":\r\n").decode()
     assert ask(asking, "CLIENT KILL FLAGS N") == b":1\r\n"
     assert not is_open(victim)

@@ -67,7 +67,7 @@ def test_a_fault_closes_its_session_and_no_other(tmp_path: Path, start_bare: Sta
             ours, theirs = socket.socketpair()
             ours.setblocking(False)
             theirs.setblocking(False)
-            Session(relay, ours, "/tmp/peer:0", "/tmp/peer:0", "unix", True)
+            Session(relay, ours, "[/tmp/peer:0]:0", "[/tmp/peer:0]:0", "unix", True)
             return theirs
 
         async def receive(client: socket.socket) -> bytes:
