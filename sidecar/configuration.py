@@ -159,6 +159,11 @@ class Configuration:
         return self._word("enable-module-command", "no")
 
     @property
+    def sets_title(self) -> bool:
+        """Whether `ps` shows `proc-title-template`; else it does once a client sets a new one."""
+        return self._word("set-proc-title", "yes") != "no"
+
+    @property
     def loglevel(self) -> str:
         """ "debug", "verbose", "notice", "warning" or "nothing"."""
         return self._word("loglevel", "notice")

@@ -239,6 +239,7 @@ class Front:
             "timeout": "0",
             "tcp-keepalive": "0",
             "maxclients": str(self.engine_maxclients(self.settings)),
+            "proc-title-template": values["proc-title-template"],
         }
         if not self.settings.tls_replication:
             engine = {**{name: values[name] for name in _TLS}, **engine}

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
+from sidecar import process_title
 from sidecar.secret import SecretStr
 
 INT_MAX: Final = 2**31 - 1
@@ -167,6 +168,24 @@ class Text:
         text = single(args)
         if not text and not self.may_be_empty:
             raise ValueError("argument can't be empty")
+        return text
+
+    def show(self, value: str) -> str:
+        return value
+
+
+@dataclass(frozen=True)
+class TitleTemplate:
+    """What a process calls itself, with variables in braces."""
+
+    @property
+    def allowed(self) -> str:
+        variables = ", ".join(f"{{{name}}}" for name in process_title.VARIABLES)
+        return f"text, not empty, with no variables but {variables}"
+
+    def parse(self, args: Sequence[str]) -> str:
+        text = single(args)
+        process_title.check(text)
         return text
 
     def show(self, value: str) -> str:

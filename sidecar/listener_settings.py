@@ -1,5 +1,5 @@
 """Owns Valkey's directives that are honoured by us instead of the engine: the listener's, and those about our own
-process (daemonize, pidfile, log file, syslog). Never opens a socket or a file.
+process (daemonize, pidfile, log file, syslog, title). Never opens a socket or a file.
 
 Names, defaults, ranges and the wording of errors are those of Valkey 9.1 (config.c).
 """
@@ -22,7 +22,9 @@ from sidecar.kinds import (
     Permissions,
     Switch,
     Text,
+    TitleTemplate,
 )
+from sidecar.process_title import DEFAULT as DEFAULT_TITLE
 from sidecar.secret import SecretStr
 
 T = TypeVar("T")
@@ -122,6 +124,12 @@ class ListenerSettings:
     syslog_enabled: bool = _directive(Switch(), False, "log to syslog too", immutable=True)
     syslog_ident: str = _directive(Text("a name"), "valkey", "name of our syslog entries", immutable=True)
     syslog_facility: str = _directive(Choice(_FACILITIES), "local0", "facility of our syslog entries", immutable=True)
+
+    proc_title_template: str = _directive(
+        TitleTemplate(),
+        DEFAULT_TITLE,
+        "what `ps` shows of our main process; where it isn't set, that is our command line, its passwords masked",
+    )
 
     def with_value(self, name: str, value: object) -> ListenerSettings:
         """A copy in which the directive `name` (with dashes) has a value that parse_listener_value returned."""

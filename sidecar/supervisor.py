@@ -37,6 +37,8 @@ from sidecar.lanes import Lanes
 from sidecar.launch import Launch
 from sidecar.listener_settings import LISTENER_DIRECTIVES
 from sidecar.listeners import ListenError
+from sidecar.process_arguments import TitleMemory
+from sidecar.process_title import Title
 from sidecar.processes import Children, share_open_files
 from sidecar.slowlog import SlowLog
 from sidecar.status import Status
@@ -148,6 +150,15 @@ class Supervisor:
         self._children = children
         self._first_worker = first_worker
         self._totals = Totals()
+        has_title = "proc-title-template" in configuration.origins
+        self._title = Title(
+            sys.argv[0],
+            configuration.file,
+            configuration.listener.proc_title_template,
+            TitleMemory(grow=has_title).show,
+            wanted=has_title,
+            follows=configuration.sets_title,
+        )
         self._export_settings, self._export_warnings = otlp_settings.read(os.environ)
         self._http = HttpPort(journal)
         self._lanes: Lanes | None = None
@@ -171,6 +182,7 @@ class Supervisor:
         for warning in [*configuration.warnings, *self._export_warnings]:
             self._journal.warning("configuration.warning", warning)
         self._check_logfile()
+        self._title.follow(self._front.settings)
         self._front.fit_maxclients()
         if self._first_worker is not None:
             share_open_files(self._first_worker.child)
@@ -233,7 +245,7 @@ class Supervisor:
         if configuration.sidecar.lanes:
             limits = configuration.memory_limits
             self._lanes = self._answers.lanes = Lanes(self._engine, self._workers, self._journal, limits)
-        self._answers.tell_workers = lambda: self._workers.tell("update", self._settings())
+        self._answers.tell_workers = self._settings_changed
         self._answers.on_engine_setting = self.engine_set
         self._front.certificates.on_change = self._certificates_changed
         self._workers.on_change = self._tell_ready
@@ -427,6 +439,10 @@ class Supervisor:
         """It says whether it pauses clients."""
         if self._lanes is not None:
             self._lanes.saw_info(info)
+
+    def _settings_changed(self) -> None:
+        self._workers.tell("update", self._settings())
+        self._title.follow(self._front.settings)
 
     def _certificates_changed(self) -> None:
         self._answers.tell_certificates()

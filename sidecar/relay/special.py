@@ -300,7 +300,7 @@ class Special:
         checked = await self._link.request("config_check", {"values": values, "others": others})
         bad = checked.get("argument")
         # The engine refuses the command for the argument that is wrong: by a value, or where it takes any, by a name.
-        by_name = bad is not None and bad.startswith("tls-")
+        by_name = bad is not None and bad.startswith(("tls-", "proc-title-"))
         substituted = list(args)
         for i, name in enumerate(names):
             if name in ours:
