@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from sidecar import listeners
@@ -23,11 +23,15 @@ from sidecar.engine.connection import Connection, EngineError, UnreachableError
 from sidecar.engine.embedded import Engine
 from sidecar.front import Front, SettingError
 from sidecar.journal import Journal
+from sidecar.kinds import bytes_of
 from sidecar.lanes import Lanes
 from sidecar.listener_settings import LISTENER_DIRECTIVES, ListenerSettings
 from sidecar.workers import Workers
 
 Body = Mapping[str, Any]
+
+_LIMIT = "maxmemory-clients"
+"""Of which the engine has another value than we show."""
 
 _RECONNECTED_WITHIN_S = 1.0
 _LOOK_AGAIN_S = 0.01
@@ -69,7 +73,7 @@ class Answers:
         self._default_is_open = starts_open()
         self._one_at_a_time = asyncio.Lock()
         self._refreshing: asyncio.Task[None] | None = None
-        self._reloading: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._clients = EngineClients(engine, self._call, lambda: self.workers, journal)
         self._kinds: dict[str, Callable[[Body], Awaitable[dict[str, Any]]]] = {
             "protected": self._protected,
@@ -156,17 +160,27 @@ class Answers:
     # ---- CONFIG ----------------------------------------------------------------------------------------------------
 
     async def _config_check(self, body: Body) -> dict[str, Any]:
-        """Whether values of ours are right; and what the engine has for the others, should ours fail after all."""
+        """Whether values of ours are right; and what the engine has for the others, should ours fail after all.
+
+        engine: what the engine gets for ours, where that is another value than it has.
+        """
+        front = self._front
         try:
-            self._front.certified(self._front.checked(body["values"]), body["values"])
+            settings = front.checked(body["values"])
+            front.certified(settings, body["values"])
         except SettingError as error:
             return {"argument": error.argument, "error": str(error)}
         before: dict[str, str] = {}
+        engine: dict[str, str] = {}
         if body["others"]:
             with contextlib.suppress(EngineError, UnreachableError):
                 pairs = await self._call("CONFIG", "GET", *body["others"])
                 before = dict(zip(pairs[::2], pairs[1::2], strict=True))
-        return {"before": {name: value for name, value in before.items() if name in body["others"]}}
+        before = {name: value for name, value in before.items() if name in body["others"]}
+        if _LIMIT in body["values"]:
+            before[_LIMIT] = front.engine_maxmemory_clients(front.settings)
+            engine[_LIMIT] = front.engine_maxmemory_clients(settings)
+        return {"before": before, "engine": engine}
 
     async def _config_set(self, body: Body) -> dict[str, Any]:
         async with self._one_at_a_time:
@@ -193,6 +207,8 @@ class Answers:
                     await self._set_engine("maxclients", str(front.engine_maxclients(before)), needed=False)
                 raise
         self._adopt(settings, closing, candidate)
+        if _LIMIT in values and settings.maxmemory_clients < 0:  # maxmemory may have been set with it
+            await self._set_limit()
         if settings.reached_port != before.reached_port:
             await self._announce(str(before.reached_port))
 
@@ -245,9 +261,7 @@ class Answers:
         if self.workers is not None:
             self.workers.tell("tls", {"tls": self._front.certificates.message()})
         if self._front.settings.tls_replication:
-            reload = asyncio.create_task(self._reload_engine())
-            self._reloading.add(reload)
-            reload.add_done_callback(self._reloading.discard)
+            self._keep(self._reload_engine())
 
     async def _reload_engine(self) -> None:
         file = self._front.settings.tls_cert_file or ""
@@ -260,6 +274,23 @@ class Answers:
             if needed:
                 raise SettingError(name, f"the engine refuses it: {error}") from None
             self._journal.warning("engine.setting_failed", f"The engine did not take our value of {name}: {error}.")
+
+    def maxmemory_set(self, value: str) -> None:
+        """The engine's `maxmemory` is this now: a percentage of it is another number of bytes."""
+        number = bytes_of(value)
+        if number is not None and number != self._front.maxmemory:
+            self._front.maxmemory = number
+            if self._front.settings.maxmemory_clients < 0:
+                self._keep(self._set_limit())
+
+    async def _set_limit(self) -> None:
+        await self._set_engine(_LIMIT, self._front.engine_maxmemory_clients(self._front.settings), needed=False)
+        self.tell_workers()
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _announce(self, before: str) -> None:
         """Our new port is what the engine announces now, unless a client has set something else."""

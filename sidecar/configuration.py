@@ -172,6 +172,7 @@ class Configuration:
     def memory_limits(self) -> dict[str, bool]:
         """Which of the engine's settings (OF_MEMORY) limit what a normal client may have it keep."""
         found = dict.fromkeys(OF_MEMORY, False)
+        found["maxmemory-clients"] = self.listener.maxmemory_clients != 0
         for directive in self.engine_directives:
             if directive.name in OF_MEMORY:
                 limited = limits_memory(directive.name, _words(directive.args))

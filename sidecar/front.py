@@ -14,7 +14,13 @@ from sidecar import listeners
 from sidecar.certificates import Candidate, Certificates
 from sidecar.conf import ConfigurationError, Directive, Origin
 from sidecar.journal import Journal
-from sidecar.listener_settings import LISTENER_DIRECTIVES, ListenerSettings, is_immutable, parse_listener_value
+from sidecar.listener_settings import (
+    LISTENER_DIRECTIVES,
+    ListenerSettings,
+    conf_value,
+    is_immutable,
+    parse_listener_value,
+)
 from sidecar.listeners import Listener, ListenError
 from sidecar.processes import open_files_limit, raise_open_files
 
@@ -27,6 +33,14 @@ RESERVED_FILES = 64 + _LANES_OF_A_WORKER
 
 # Our own connection, one for whoever comes while the engine still holds a closed one, and the lanes.
 ENGINE_SPARE_CLIENTS = 32 + _LANES_OF_ALL
+
+
+# What the engine keeps for our own connection: 17 KB in its first seconds, then 1.6 to 5.4 KB, and 16 KB more while an
+# INFO waits to be sent (Valkey 9.1.2, by tot-mem of CLIENT LIST).
+_OUR_CLIENT_MEMORY = 24 << 10
+# A lower maxmemory-clients counts as this one (server.c, getClientEvictionLimit).
+_LEAST_CLIENT_MEMORY = 128 << 10
+_MOST_CLIENT_MEMORY = 2**63 - 1
 
 
 def lanes_most(workers: int) -> int:
@@ -70,6 +84,8 @@ class Front:
         self._defaults = ListenerSettings() if defaults is None else defaults
         self.settings = settings
         self.lasting = settings
+        self.maxmemory = 0
+        """The engine's `maxmemory` in bytes, as far as known: `maxmemory-clients` may be a percentage of it."""
         self._beside = frozenset(beside)
         self.listeners: list[Listener] = []
         self.certificates = Certificates(path, journal)
@@ -239,6 +255,7 @@ class Front:
             "timeout": "0",
             "tcp-keepalive": "0",
             "maxclients": str(self.engine_maxclients(self.settings)),
+            "maxmemory-clients": self.engine_maxmemory_clients(self.settings),
             "proc-title-template": values["proc-title-template"],
         }
         if not self.settings.tls_replication:
@@ -249,6 +266,18 @@ class Front:
         """The engine's limit: so much above ours that it is always ours that is met."""
         return settings.maxclients + ENGINE_SPARE_CLIENTS
 
+    def engine_maxmemory_clients(self, settings: ListenerSettings) -> str:
+        """The engine's limit: so much above ours that what it keeps for our own connection closes no client.
+
+        A percentage of nothing stays one: to the engine it is no limit.
+        """
+        limit = settings.maxmemory_clients
+        if limit < 0 and self.maxmemory:
+            limit = int(self.maxmemory * -limit / 100)
+        elif limit <= 0:
+            return str(limit) if limit == 0 else f"{-limit}%"
+        return str(min(max(limit, _LEAST_CLIENT_MEMORY) + _OUR_CLIENT_MEMORY, _MOST_CLIENT_MEMORY))
+
     def conf_lines(self) -> dict[str, tuple[str | None, bool]]:
         """For CONFIG REWRITE: of every directive of ours the line for its present value, and whether it is the default.
 
@@ -258,7 +287,8 @@ class Front:
         lines: dict[str, tuple[str | None, bool]] = {}
         for name, value in self.settings.config_values().items():
             is_default = value == default[name]
-            words: Sequence[str] = value.split(" ") if name == "bind" and value else [value]
+            written = conf_value(name, self.settings.value(name))
+            words: Sequence[str] = value.split(" ") if name == "bind" and value else [written]
             line = Directive(name, tuple(words), Origin("default")).render()
             absent = is_default and (name == "bind" or not value)
             lines[name] = (None if absent else line, is_default)

@@ -17,6 +17,7 @@ from sidecar.secret import SecretStr
 INT_MAX: Final = 2**31 - 1
 UINT_MAX: Final = 2**32 - 1
 _INT64_MAX: Final = 2**63 - 1
+_UINT64_MAX: Final = 2**64 - 1
 _BIND_ADDRESSES_MAX: Final = 16
 
 # Valkey's string2ll: no sign but a minus, no leading zero, no blanks.
@@ -27,6 +28,8 @@ _DURATION: Final = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<unit>us|ms|s)?"
 _UNITS_S: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _MEMORY: Final = re.compile(r"(?P<number>[0-9]+)(?P<unit>b|k|kb|m|mb|g|gb)?")
 _UNITS_BYTES: Final = {"b": 1, "k": 1000, "kb": 1 << 10, "m": 1000**2, "mb": 1 << 20, "g": 1000**3, "gb": 1 << 30}
+# Valkey's memtoull: no digits are a zero.
+_MEMORY_OF_VALKEY: Final = re.compile(r"(?P<number>[0-9]*)(?P<unit>b|k|kb|m|mb|g|gb)?")
 _COMMAND: Final = re.compile(r"[!-~]+( ([!-~]+))?")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]*")
 _SECONDS: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
@@ -88,10 +91,31 @@ class Memory:
         return number if self.or_none and number == 0 else _within(number, self.lowest, self.highest, "d")
 
     def show(self, value: int) -> str:
-        for unit in ("gb", "mb", "kb"):
-            if value and value % _UNITS_BYTES[unit] == 0:
-                return f"{value // _UNITS_BYTES[unit]}{unit}"
-        return str(value)
+        return shown_bytes(value)
+
+
+@dataclass(frozen=True)
+class MemoryOrPercent:
+    """A number of bytes with Valkey's units, or a percentage, which Valkey keeps as a negative number."""
+
+    @property
+    def allowed(self) -> str:
+        return "0 for no limit, a number of bytes such as 64mb, or a percentage up to 100%"
+
+    def parse(self, args: Sequence[str]) -> int:
+        text = single(args)
+        number = bytes_of(text)
+        if number is None:
+            percentage = text.removesuffix("%")
+            if text == percentage or not _DECIMAL.fullmatch(percentage) or int(percentage) < 0:
+                raise ValueError("argument must be a memory or percent value")
+            number = -int(percentage)
+        if number < -100:
+            raise ValueError("percentage argument must be less or equal to 100")
+        return number
+
+    def show(self, value: int) -> str:
+        return f"{-value}%" if value < 0 else str(value)
 
 
 @dataclass(frozen=True)
@@ -351,6 +375,23 @@ class Auto:
 
     def show(self, value: int | None) -> str:
         return "auto" if value is None else str(value)
+
+
+def bytes_of(text: str) -> int | None:
+    """What Valkey reads as a number of bytes, in 64 bits with a sign; None for what it does not."""
+    match = _MEMORY_OF_VALKEY.fullmatch(text.lower())
+    if match is None or (number := int(match["number"] or "0")) > _UINT64_MAX:
+        return None
+    wrapped = number * _UNITS_BYTES[match["unit"] or "b"] & _UINT64_MAX
+    return wrapped if wrapped <= _INT64_MAX else wrapped - _UINT64_MAX - 1
+
+
+def shown_bytes(number: int) -> str:
+    """In the largest unit that needs no fraction, as CONFIG REWRITE writes it."""
+    for unit in ("gb", "mb", "kb"):
+        if number > 0 and number % _UNITS_BYTES[unit] == 0:
+            return f"{number // _UNITS_BYTES[unit]}{unit}"
+    return str(number)
 
 
 def single(args: Sequence[str]) -> str:

@@ -70,7 +70,9 @@ class Lanes:
         before = self.suspended
         self._limits = dict(limits)
         if self.suspended and not before:
-            self._suspending = asyncio.create_task(self._order(), name="suspend-lanes")
+            # A lane that rests counts in maxmemory-clients like a client.
+            order = self._order(close=self._limits.get("maxmemory-clients", False))
+            self._suspending = asyncio.create_task(order, name="suspend-lanes")
         elif before and not self.suspended:
             self._workers.tell("resume_lanes")
 

@@ -69,6 +69,8 @@ class Launch:
             "--maxclients", str(self._front.engine_maxclients(self._front.settings)),
         ]
         # fmt: on
+        if self._front.settings.maxmemory_clients:
+            words += ["--maxmemory-clients", self._front.engine_maxmemory_clients(self._front.settings)]
         for name, value in self.injected().items():
             words += [f"--{name}", value]
         if self.role is not None and self.role.seen:

@@ -1,5 +1,6 @@
 """Owns Valkey's directives that are honoured by us instead of the engine: the listener's, and those about our own
-process (daemonize, pidfile, log file, syslog, title). Never opens a socket or a file.
+process (daemonize, pidfile, log file, syslog, title), and a limit that our own connection must not count in. Never
+opens a socket or a file.
 
 Names, defaults, ranges and the wording of errors are those of Valkey 9.1 (config.c).
 """
@@ -18,11 +19,13 @@ from sidecar.kinds import (
     Integer,
     KeyPassword,
     Kind,
+    MemoryOrPercent,
     OptionalText,
     Permissions,
     Switch,
     Text,
     TitleTemplate,
+    shown_bytes,
 )
 from sidecar.process_title import DEFAULT as DEFAULT_TITLE
 from sidecar.secret import SecretStr
@@ -64,6 +67,12 @@ class ListenerSettings:
     timeout: int = _directive(Integer(0, INT_MAX), 0, "seconds after which an idle client is closed; 0 never")
     tcp_keepalive: int = _directive(Integer(0, INT_MAX), 300, "seconds between TCP keepalive probes; 0 sends none")
     maxclients: int = _directive(Integer(1, UINT_MAX), 10000, "clients at a time")
+    maxmemory_clients: int = _directive(
+        MemoryOrPercent(),
+        0,
+        "memory that the engine keeps for clients, also as a percentage of maxmemory, before it closes those that take "
+        "most",
+    )
     tls_port: int = _directive(Integer(0, 65535), 0, "TCP port for clients that speak TLS; 0 listens on none")
     tls_cert_file: str | None = _directive(OptionalText("a path"), None, "our certificate, with its chain (PEM)")
     tls_key_file: str | None = _directive(OptionalText("a path"), None, "the certificate's private key (PEM)")
@@ -148,6 +157,14 @@ class ListenerSettings:
     def config_values(self) -> dict[str, str]:
         """Every directive as CONFIG GET prints it."""
         return {name: kind_of(name).show(self.value(name)) for name in LISTENER_DIRECTIVES}
+
+
+def conf_value(name: str, value: object) -> str:
+    """The value as CONFIG REWRITE writes it."""
+    kind = kind_of(name)
+    if isinstance(kind, MemoryOrPercent) and isinstance(value, int) and value > 0:
+        return shown_bytes(value)
+    return kind.show(value)
 
 
 _METADATA: Final = {item.name.replace("_", "-"): item.metadata for item in fields(ListenerSettings)}

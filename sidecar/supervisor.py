@@ -414,6 +414,8 @@ class Supervisor:
             from telemetry import logs
 
             logs.set_level(_threshold(value))
+        elif name == "maxmemory":
+            self._answers.maxmemory_set(value)
         elif name in OF_MEMORY and self._lanes is not None:
             self._lanes.limit(name, value.split())
 

@@ -32,7 +32,7 @@ _LOOK_APART_S = 0.05
 
 _SECTIONS = ("server", "clients", "replication", "persistence", "stats")
 # What we must know of its settings: CONFIG REWRITE may have changed those that it starts with.
-_SETTINGS = ("loglevel", *sorted(OF_MEMORY))
+_SETTINGS = ("loglevel", "maxmemory", *sorted(OF_MEMORY))
 _NOT_ID_SINCE = 9
 
 # What the engine logs when somebody copies from it, or its role changes.
@@ -59,7 +59,10 @@ class Observer(Protocol):
         """The engine's socket accepts (it may still load), and these are its commands."""
 
     def engine_set(self, name: str, value: str) -> None:
-        """`loglevel` or one of OF_MEMORY has this value; told whenever our connection is made, before it accepts."""
+        """`loglevel`, `maxmemory` or one of OF_MEMORY has this value.
+
+        Told whenever our connection is made, before it accepts.
+        """
 
     def engine_ready(self, ready: bool) -> None:
         """It began, or ceased, to answer without LOADING."""

@@ -72,7 +72,7 @@ _UNKNOWN = b"\x01"
 _IMMUTABLE = b"dAEMONIZE"
 """A setting that the engine refuses to set, in a spelling that only we use."""
 
-TOLD = frozenset({b"requirepass", b"loglevel", *(name.encode() for name in OF_MEMORY)})
+TOLD = frozenset({b"requirepass", b"loglevel", b"maxmemory", *(name.encode() for name in OF_MEMORY)})
 """Settings of the engine's of which the supervisor hears when a client changes them."""
 
 _ANNOUNCED_PORT = frozenset({b"replica-announce-port", b"slave-announce-port"})
@@ -246,15 +246,16 @@ class Special:
         if told:
             answer = self._telling_later(answer, told) if inspect.isawaitable(answer) else self._telling(answer, told)
         if self.settings["lanes"] and not OF_MEMORY.isdisjoint(told):
-            answer = self._without_lanes(answer)
+            answer = self._without_lanes(answer, close="maxmemory-clients" in told)
         return answer
 
-    async def _without_lanes(self, answer: Answer) -> Plan | None:
+    async def _without_lanes(self, answer: Answer, *, close: bool) -> Plan | None:
         """Nothing may be on a lane when the engine learns to close connections for the memory that they take.
 
-        Lanes are used again some seconds later, where they may be.
+        close: there may not even be one, as it would count like a client. Lanes are used again some seconds later,
+        where they may be.
         """
-        await without_lanes(self._link)
+        await without_lanes(self._link, close=close)
         return await answer if inspect.isawaitable(answer) else answer
 
     async def _at_home(self, answer: Answer) -> Plan | None:
@@ -293,7 +294,7 @@ class Special:
         return self._config_set_ours(args, names, ours)
 
     async def _config_set_ours(self, args: list[bytes], names: list[bytes], ours: dict[bytes, bytes]) -> Plan | None:
-        """Ours are checked first. The engine gets the value that it has for each: it checks all else and keeps that."""
+        """Ours are checked first. The engine gets the value that it has or is to have for each: it checks the rest."""
         values = {name.decode(): _text(value) for name, value in ours.items()}
         others = [name.decode("latin-1") for name in names if name not in ours]
         spelt = {name.decode("latin-1"): given[: len(name)] for name, given in zip(names, args[2::2], strict=True)}
@@ -307,8 +308,8 @@ class Special:
                 key = name.decode()
                 if key == bad:
                     substituted[2 + 2 * i if by_name else 3 + 2 * i] = _IMMUTABLE if by_name else _INVALID
-                elif key in self.settings["engine_values"]:
-                    substituted[3 + 2 * i] = self.settings["engine_values"][key].encode()
+                elif (engine := {**self.settings["engine_values"], **checked.get("engine", {})}.get(key)) is not None:
+                    substituted[3 + 2 * i] = engine.encode()
 
         def refused(reply: bytes) -> bytes:
             argument = spelt[str(bad)]

@@ -195,7 +195,7 @@ def test_a_limit_that_the_engine_has_from_its_last_life_is_known(start: Start, t
     conf.write_text("")
     server = start(str(conf), *_ONE)
     with valkey.Valkey(unix_socket_path=str(server.private_folder / "engine.sock")) as behind_our_back:
-        behind_our_back.config_set("maxmemory-clients", "100mb")
+        behind_our_back.config_set("client-output-buffer-limit", "normal 100mb 0 0")
     with server.client() as client:
         client.config_rewrite()
     server.engine.kill()
@@ -203,7 +203,8 @@ def test_a_limit_that_the_engine_has_from_its_last_life_is_known(start: Start, t
     server.wait_ready()
     socks = [server.connect() for _ in range(4)]
     never_have_lane(server, socks)
-    ask(socks[0], lines("CONFIG SET maxmemory-clients 0"), b"+OK\r\n")
+    with server.client() as client:
+        client.config_set("client-output-buffer-limit", "normal 0 0 0")
     wait_until(lambda: have_lane(server, socks), "there is a lane")
 
 

@@ -137,7 +137,7 @@ def test_a_change_that_takes_nothing_away_concerns_nobody_who_is_logged_in(text:
 
 def test_the_same_before_the_password_changes() -> None:
     link = Link()
-    plan = decide(link, "CONFIG SET", "CONFIG SET maxmemory 0 RequirePass secret")
+    plan = decide(link, "CONFIG SET", "CONFIG SET maxmemory-samples 5 RequirePass secret")
     assert link.said == [("bring_home", {"keep": True, "users": ["default"]})]
     assert transformed(plan, b"+OK\r\n") == b"+OK\r\n"
     assert link.said[1:] == [("engine_settings", {"values": {"requirepass": "secret"}})]

@@ -58,6 +58,9 @@ class Supervisor:
             return {"argument": "port", "error": "argument couldn't be parsed into an integer"}
         return {}
 
+    def send(self, *_args: object) -> None:
+        """It hears which settings of the engine's have changed."""
+
 
 @pytest.fixture(scope="module")
 def table(engine: Server) -> CommandTable:
