@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -457,6 +460,15 @@ def test_one_cpu_is_left_to_the_engine(cpus: float, workers: int) -> None:
         ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "50000 100000\n"}, 0.5),
         ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
         ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "25000 100000\n"}, 0.25),
+        (  # the strictest of all groups around it
+            {
+                "proc/self/cgroup": "0::/pod/container\n",
+                "sys/fs/cgroup/pod/cpu.max": "30000 100000\n",
+                "sys/fs/cgroup/pod/container/cpu.max": "50000 100000\n",
+            },
+            0.3,
+        ),
+        ({"proc/self/cgroup": "0::/host/only\n", "sys/fs/cgroup/cpu.max": "40000 100000\n"}, 0.4),  # in a container
         (
             {
                 "proc/self/cgroup": "2:cpu,cpuacct:/x\n1:memory:/y\n",
@@ -482,6 +494,25 @@ def test_cgroup_quotas_limit_the_cpus(tmp_path: Path, files: dict[str, str], cpu
         path.write_text(text)
     unlimited = available_cpus(tmp_path / "nothing")
     assert available_cpus(tmp_path) == (unlimited if cpus is None else cpus)
+
+
+def test_only_the_cpus_of_its_affinity_are_ours() -> None:
+    script = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});"
+        "from sidecar.cpus import available_cpus, default_workers;"
+        "print(available_cpus() <= 1, default_workers())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "True 1\n"
+
+
+@pytest.mark.parametrize(("cpus", "workers"), [(2, 1), (4, 3), (8, 7), (16, 8)])
+def test_workers_follow_the_affinity_and_the_setting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cpus: int, workers: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cpus)))
+    assert default_workers(available_cpus(tmp_path)) == workers  # without a quota
+    assert load("--sidecar-workers", "5").workers == 5
 
 
 @pytest.mark.parametrize(
