@@ -70,8 +70,8 @@ class ListenerSettings:
     maxmemory_clients: int = _directive(
         MemoryOrPercent(),
         0,
-        "memory that the engine keeps for clients, also as a percentage of maxmemory, before it closes those that take "
-        "most",
+        "memory that all clients together may use in the engine, in bytes or as a percentage of maxmemory; beyond it "
+        "the engine closes those that use most",
     )
     tls_port: int = _directive(Integer(0, 65535), 0, "TCP port for clients that speak TLS; 0 listens on none")
     tls_cert_file: str | None = _directive(OptionalText("a path"), None, "our certificate, with its chain (PEM)")
@@ -137,7 +137,7 @@ class ListenerSettings:
     proc_title_template: str = _directive(
         TitleTemplate(),
         DEFAULT_TITLE,
-        "what `ps` shows of our main process; where it isn't set, that is our command line, its passwords masked",
+        "title of our main process in `ps`; if you don't set it, `ps` shows our command line with its passwords masked",
     )
 
     def with_value(self, name: str, value: object) -> ListenerSettings:

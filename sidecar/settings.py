@@ -199,8 +199,8 @@ class SidecarSettings:
     lock_timeout: float = _setting(
         Seconds(3600),
         15.0,
-        "Seconds that a server with persistence waits at its start for another one that still holds the data folder, "
-        "such as the container that it replaces. Then it ends with an error. 0: it doesn't wait.",
+        "Seconds that a server with persistence waits at its start while another one still holds the data folder, such "
+        "as the container that it replaces. After that it ends with an error. 0: it doesn't wait.",
     )
     drain_timeout: float = _setting(
         Seconds(3600),
