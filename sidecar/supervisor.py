@@ -24,8 +24,9 @@ from sidecar.configuration import Configuration
 from sidecar.control.port import HttpPort
 from sidecar.counts import ConnectionCounts
 from sidecar.daemon import DEFAULT_PIDFILE, Notifier, PidFile, go_to_background, supervisor_kind
+from sidecar.data_folder import DataFolder
 from sidecar.engine.commandtable import Table
-from sidecar.engine.datalock import DataLock, FolderTakenError
+from sidecar.engine.datalock import FolderTakenError
 from sidecar.engine.embedded import End, Engine
 from sidecar.engine.folder import PrivateFolder
 from sidecar.engine.info import EngineInfo, View
@@ -163,9 +164,7 @@ class Supervisor:
         self._http = HttpPort(journal)
         self._lanes: Lanes | None = None
         self._folder: PrivateFolder | None = None
-        self._lock: DataLock | None = None
-        self._taken: FolderTakenError | None = None
-        self._waiting: asyncio.Task[DataLock | None] | None = None
+        self._data = DataFolder(configuration, journal)
         self._pidfile: PidFile | None = None
         self._log_shown = False
         self._was_ready = False
@@ -188,28 +187,17 @@ class Supervisor:
             share_open_files(self._first_worker.child)
         self._front.open()
         self._http.bind(configuration.sidecar, configuration.origins)
-        if configuration.has_persistence:
-            try:
-                self._lock = DataLock.take(configuration.dir)
-            except FolderTakenError as taken:
-                if not configuration.sidecar.lock_timeout:
-                    raise
-                self._taken = taken
+        self._data.take()
         self._folder = PrivateFolder.create()
         self._folder.note_http(self._http.address)
         self._assemble(self._folder)
-        if self._taken is None:
+        if self._data.is_ours:
             self._own_data()
 
     def _own_data(self) -> None:
         """The data folder is ours from now on, and so is the pid file, which may have been another server's."""
         configuration, listener = self._configuration, self._configuration.listener
-        if self._lock is not None:
-            self._launch.plan.inherit = (self._lock.fd,)
-        elif configuration.has_persistence and os.path.isdir(encode(configuration.dir)):
-            self._journal.warning(
-                "data.unlocked", f"The data folder {configuration.dir} cannot be locked: keep other servers out."
-            )
+        self._launch.plan.inherit = self._data.inherited
         if listener.daemonize or listener.pidfile:
             pidfile = configuration.path(listener.pidfile or DEFAULT_PIDFILE)
             self._pidfile = PidFile(os.fsdecode(encode(pidfile)))
@@ -263,7 +251,7 @@ class Supervisor:
             self._workers.spawn(self._first_worker)
         except OSError as error:
             raise StartError(f"a worker could not be started: {_told(error)}") from None
-        if self._taken is None:
+        if self._data.is_ours:
             self._spawn_engine()
 
     def _spawn_engine(self) -> None:
@@ -294,8 +282,6 @@ class Supervisor:
             self._signalled(number)
         self._children.attach(loop)
         self._workers.attach()
-        if self._taken is not None:
-            self._wait_for_data(self._taken)
         engine = asyncio.create_task(self._live(), name="engine")
         helpers = [
             asyncio.create_task(self._engine_info.run(), name="engine-info"),
@@ -331,31 +317,22 @@ class Supervisor:
         self._tell_end(end)
         return end.code
 
-    def _wait_for_data(self, taken: FolderTakenError) -> None:
-        """Clients that connect meanwhile wait; /livez answers, and /readyz says why nobody is served."""
-        timeout_s = self._configuration.sidecar.lock_timeout
-        self._engine.reason = "another server still holds the data folder"
-        self._journal.notice(
-            "data.waiting",
-            f"The data folder {taken.folder} is in use by another valkey-sidecar{taken.holder}: "
-            f"waiting up to {timeout_s:g} s for it.",
-        )
-        wait = DataLock.take_within(self._configuration.dir, timeout_s)
-        self._waiting = asyncio.create_task(wait, name="data-lock")
-
     async def _live(self) -> End:
-        """The engine's life, which begins when its data are ours."""
-        if self._waiting is not None:
-            await asyncio.wait([self._waiting])
+        """The engine's life, which begins when its data are ours.
+
+        Until then clients that connect wait, /livez answers, and /readyz says why nobody is served.
+        """
+        if not self._data.is_ours:
+            self._engine.reason = "another server still holds the data folder"
             try:
-                if not self._waiting.cancelled():
-                    self._lock = self._waiting.result()
+                await self._data.wait()
+                if self._data.is_ours:
                     self._own_data()
                 if self._status.stopping:
                     return End(_INTERRUPTED if self._stop_signal == signal.SIGINT else 0, started=False)
                 self._spawn_engine()
-            except (FolderTakenError, StartError, OSError) as error:
-                return End(_FAILURE, _told(error), started=False)
+            except (FolderTakenError, StartError) as error:
+                return End(_FAILURE, str(error), started=False)
         return await self._engine.run(self)
 
     async def _stop(self) -> None:
@@ -364,8 +341,7 @@ class Supervisor:
         self._insisted.clear()
         self._status.stopping = True
         if self._engine.child is None:
-            assert self._waiting is not None
-            self._waiting.cancel()
+            self._data.stop_waiting()
             return
         self._workers.hold_newcomers()
         self._notifier.stopping()
@@ -586,5 +562,4 @@ class Supervisor:
             self._pidfile.remove()
         if self._folder is not None:
             self._folder.remove()
-        if self._lock is not None:
-            self._lock.release()
+        self._data.release()
