@@ -20,6 +20,11 @@ _FLAGS = frozenset(b"OSMPxbtRBdcuAUreTIiEN")
 """What Valkey takes for flags (networking.c, validateClientFlagFilter)."""
 
 
+def is_id(argument: bytes) -> bool:
+    """Whether this may be a client's id."""
+    return argument.isdigit() and len(argument) <= _ID_DIGITS
+
+
 def host_of(address: bytes) -> bytes:
     """The address without its port."""
     return address.rpartition(b":")[0].strip(b"[]")
@@ -152,7 +157,7 @@ def filters_of(args: Sequence[bytes], *, lanes: bool) -> Filters | None:
         at += 1
         if option in (b"id", b"not-id"):
             numbers: list[int] = []
-            while at < len(args) and args[at].isdigit() and len(args[at]) <= _ID_DIGITS:
+            while at < len(args) and is_id(args[at]):
                 numbers.append(int(args[at]))
                 at += 1
             if not numbers or 0 in numbers:

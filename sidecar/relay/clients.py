@@ -8,12 +8,13 @@ show and take. It never judges options of its own: what the engine would refuse,
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from sidecar.link import Body, Link
-from sidecar.relay.client_filters import REFUSED, Filters, filters_of
+from sidecar.relay.client_filters import REFUSED, Filters, filters_of, is_id
 from sidecar.relay.client_lines import LineForm, Shown, descriptor_of, facts_in
 from sidecar.relay.lane_rules import without_lanes
 from sidecar.relay.line_writer import id_of, true_line
@@ -283,7 +284,7 @@ class Clients:
 
     async def unblocked(self, args: list[bytes]) -> Plan | None:
         """CLIENT UNBLOCK."""
-        if len(args) < 3 or not args[2].isdigit():
+        if len(args) < 3 or not is_id(args[2]):
             return None
         client_id = int(args[2])
         places = await self._places([client_id])
@@ -293,12 +294,11 @@ class Clients:
 
     async def tracked(self, args: list[bytes]) -> Plan | None:
         """CLIENT TRACKING: where its messages go to another client, that one keeps its connection from now on."""
-        options = [word(argument) for argument in args]
-        try:
-            at = options.index(b"redirect", 3) + 1
-            client_id = int(args[at])
-        except (ValueError, IndexError):
+        pairs = enumerate(itertools.pairwise(args), 1)
+        at = next((i for i, (option, value) in pairs if i > 3 and word(option) == b"redirect" and is_id(value)), 0)
+        if not at:
             return None
+        client_id = int(args[at])
         place = await self._kept(client_id)
         if place in (0, client_id):
             return None

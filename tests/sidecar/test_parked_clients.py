@@ -374,3 +374,15 @@ def test_when_hello_is_renamed_every_client_keeps_its_connection(start: Start) -
     wait_until(watched, "it would have been parked")
     assert scene.engine.homes() == 2
     assert ask(sock, "CLIENT GETNAME") == b"me"
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x", "9" * 19, "9" * 20, "9" * 5000, ""])
+def test_what_is_no_id_is_answered_as_the_engine_answers(start: Start, bare: Server, number: str) -> None:
+    server = start(*ARGUMENTS, "--sidecar-workers", "1")
+    parked(server)
+    here, there = connect(server), connect(bare)
+    for words in ("CLIENT UNBLOCK {}", "CLIENT TRACKING ON REDIRECT {}", "CLIENT KILL ID {}"):
+        request = words.format(number).strip()
+        assert ask(here, request) == ask(there, request)
+    listed, beside = (ask(sock, f"CLIENT LIST NOT-ID {number}".strip()) for sock in (here, there))
+    assert listed == beside or (listed.startswith(b"id=") and beside.startswith(b"id="))
