@@ -36,6 +36,9 @@ _NOBODYS_ID = (1 << 63) - 1
 """An id that the engine gives no client."""
 
 _REDIRECTED = re.compile(rb" redir=([1-9]\d*) ")
+_TAIL_BYTES = 150
+"""Of a line: where `redir` mostly is, and looking for it costs least."""
+
 _REDIRECT_FIELD = re.compile(rb"(redirect\r\n:)([1-9]\d*)")
 
 
@@ -114,7 +117,9 @@ class Clients:
                     found.append((engine_id, line))
             elif not filters.ours or filters.admits(facts_in(line, shown, times=times)):
                 true = true_line(line, shown, times)
-                found.append((shown[0], true if b" redir=-1 " in true else await self._true_redirection(true)))
+                if b" redir=-1 " not in true[-_TAIL_BYTES:]:
+                    true = await self._true_redirection(true)
+                found.append((shown[0], true))
         if times:
             listed = {client_id for client_id, _line in found}
             found += await self._roster.parked(filters, listed)
