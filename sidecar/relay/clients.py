@@ -17,7 +17,7 @@ from sidecar.link import Body, Link
 from sidecar.relay.client_filters import REFUSED, Filters, filters_of, is_id
 from sidecar.relay.client_lines import LineForm, Shown, descriptor_of, facts_in
 from sidecar.relay.lane_rules import without_lanes
-from sidecar.relay.line_writer import id_of, true_line
+from sidecar.relay.line_writer import id_of, is_redirected, true_line
 from sidecar.relay.plan import Plan, encode, word
 from sidecar.relay.roster import NOWHERE, SLICE, Roster
 
@@ -36,9 +36,6 @@ _NOBODYS_ID = (1 << 63) - 1
 """An id that the engine gives no client."""
 
 _REDIRECTED = re.compile(rb" redir=([1-9]\d*) ")
-_TAIL_BYTES = 150
-"""Of a line: where `redir` mostly is, and looking for it costs least."""
-
 _REDIRECT_FIELD = re.compile(rb"(redirect\r\n:)([1-9]\d*)")
 
 
@@ -117,7 +114,7 @@ class Clients:
                     found.append((engine_id, line))
             elif not filters.ours or filters.admits(facts_in(line, shown, times=times)):
                 true = true_line(line, shown, times)
-                if b" redir=-1 " not in true[-_TAIL_BYTES:]:
+                if is_redirected(true):
                     true = await self._true_redirection(true)
                 found.append((shown[0], true))
         if times:

@@ -65,6 +65,14 @@ def id_of(bytes line not None):
     return number
 
 
+def is_redirected(bytes line not None):
+    """Whether the client's invalidations go to another client."""
+    cdef const char* p = line
+    cdef const char* end = p + len(line)
+    p = find_word(p, end, " redir=", 7)
+    return p != NULL and end - p > 7 and p[7] != 45     # -1: to nobody
+
+
 def true_line(bytes line not None, shown, bint times):
     """The engine's line of a client with what we know of it, a client_lines.Shown.
 
