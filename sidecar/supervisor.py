@@ -379,7 +379,7 @@ class Supervisor:
     def engine_accepts(self, table: Table) -> None:
         """The engine's socket accepts: so may the workers; a client gets the engine's own LOADING."""
         if not self._status.stopping:
-            self._workers.set_commands(table)
+            self._workers.set_commands(table, strict=self._engine.strict)
 
     def engine_set(self, name: str, value: str) -> None:
         """A setting of the engine's: as a client has changed it at run time, or as the engine says when it accepts."""
@@ -428,7 +428,7 @@ class Supervisor:
 
     def _serve_on(self) -> None:
         if self._engine.table is not None:
-            self._workers.set_commands(self._engine.table)
+            self._workers.set_commands(self._engine.table, strict=self._engine.strict)
         self._workers.tell("resume")
 
     def _tell_ready(self) -> None:

@@ -121,15 +121,18 @@ class Workers:
             if worker.link is not None:
                 worker.link.send(kind, dict(body or {}), fds)
 
-    def set_commands(self, table: Sequence[tuple[str, list[str]]]) -> None:
-        """Tell the command table to all of them, those that come later too. A worker accepts once it has it."""
-        self._commands = {"commands": table}
+    def set_commands(self, table: Sequence[tuple[str, list[str]]], *, strict: bool) -> None:
+        """Tell the command table to all of them, those that come later too. A worker accepts once it has it.
+
+        strict: the engine refuses line ends that are wrong.
+        """
+        self._commands = {"commands": table, "strict": strict}
         self.tell("commands", self._commands)
 
     def renew_commands(self, table: Sequence[tuple[str, list[str]]]) -> None:
         """The same, for a table that has grown: nobody accepts because of it."""
         if self._commands is not None:
-            self.set_commands(table)
+            self.set_commands(table, strict=self._commands["strict"])
 
     def hold_newcomers(self) -> None:
         """A worker that starts from now on does not accept, until the command table is set again."""

@@ -34,6 +34,7 @@ _SECTIONS = ("server", "clients", "replication", "persistence", "stats")
 # What we must know of its settings: CONFIG REWRITE may have changed those that it starts with.
 _SETTINGS = ("loglevel", "maxmemory", *sorted(OF_MEMORY))
 _NOT_ID_SINCE = 9
+_STRICT_SINCE = (9, 1)
 
 # What the engine logs when somebody copies from it, or its role changes.
 _ROLES = ("Replica ", "PRIMARY MODE", "REPLICAOF ", "FAILOVER ", "Failover ")
@@ -117,6 +118,8 @@ class Engine:
         self.version = ""
         self.spares_by_id = False
         """Whether its CLIENT KILL has NOT-ID: Valkey's, from 9.0 on."""
+        self.strict = False
+        """Whether it refuses line ends that are wrong: Valkey, from 9.1 on."""
         self.child: Child | None = None
         self.connection: Connection | None = None
         self.table: commandtable.Table | None = None
@@ -327,6 +330,7 @@ class Engine:
             info = parse_info(str(await connection.call("INFO", "server")))
             valkey = info.get("valkey_version", "")
             self.version = valkey or info.get("redis_version", "")
+            self.strict = tuple(int(part) for part in valkey.split(".")[:2] if part.isdigit()) >= _STRICT_SINCE
             self.spares_by_id = valkey.partition(".")[0].isdigit() and int(valkey.partition(".")[0]) >= _NOT_ID_SINCE
 
     async def _learn_settings(self, connection: Connection) -> None:

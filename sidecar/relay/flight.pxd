@@ -11,6 +11,11 @@ from sidecar.relay.transaction cimport Transaction
 cdef enum:
     FEW = 256                            # commands in flight that nobody is denied because of what others have
 
+cdef enum Standing:
+    UNASKED = 0
+    LOGGED_IN                            # or whoever it is need not
+    STRANGER                             # it must log in first
+
 cdef class Flight:
     cdef Relay relay
     cdef Owner owner
@@ -29,6 +34,7 @@ cdef class Flight:
     cdef int restoring                   # replies still to come to requests that make this connection what an earlier one was
     cdef bint asking                     # the engine's reply to ask_id() is still to come
     cdef readonly long long engine_id    # the engine's id of this connection, 0: not known yet
+    cdef Standing standing               # of its client, as far as our own question has found out
     cdef bint raw                        # replies pass unseen, nothing is measured
     cdef bint unmeasured                 # raw as soon as what is in flight has its replies
     cdef bint monitor
@@ -45,6 +51,7 @@ cdef class Flight:
     cdef int ask_id(self) except -1
     cdef int _send_ours(self, int awaiting, object plan) except -1
     cdef int identify(self, long long engine_id) except -1
+    cdef int prove(self) except -1
     cdef bint _is_full(self) noexcept
     cdef int _too_many(self, long long now) except -1
     cdef int unfollow(self, str reason, long long now) except -1

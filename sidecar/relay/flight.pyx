@@ -6,8 +6,8 @@ forwards the requests says what is expected, and home.pyx, who reads the replies
 
 from sidecar.relay.owner cimport Owner
 from sidecar.relay.pending cimport (
-    ASKED, BLOCKS, DISCARD_REPLY, ENDS, EXEC_REPLY, LOCAL, MONITOR_REPLY, MULTI_REPLY, OPENS, PLANNED, Pending, PendingQueue, REFUSAL, REPLY, RESET_REPLY,
-    RESTORED, SILENT, SYNC_REPLY, UNMEASURED,
+    ASKED, BLOCKS, DISCARD_REPLY, ENDS, EXEC_REPLY, LOCAL, MONITOR_REPLY, MULTI_REPLY, OPENS, PLANNED, Pending, PendingQueue, PROOF, REFUSAL, REPLY,
+    RESET_REPLY, RESTORED, SILENT, SYNC_REPLY, UNMEASURED,
 )
 from sidecar.relay.recorder cimport Recorder
 from sidecar.relay.shared cimport Relay, now_ns
@@ -19,6 +19,7 @@ from sidecar.relay.plan import Plan, encode
 
 cdef object _SWALLOW = Plan(transform=lambda _reply: b"")
 cdef bytes _ASK = encode([b"HELLO"])         # no user can be denied it, and it changes nothing
+cdef bytes _PING = b"*1\r\n$4\r\nPING\r\n"      # refused to nobody but who must log in first, and changes nothing
 
 
 cdef class Flight:
@@ -129,6 +130,11 @@ cdef class Flight:
         self.engine_id = engine_id
         self.relay.by_engine_id[engine_id] = self.owner
         return 0
+
+    cdef int prove(self) except -1:
+        """Ask the engine whether the client must log in first (`standing`); nobody else sees the reply. Nothing may be in flight."""
+        self._send_ours(PROOF, _SWALLOW)
+        return self.upstream.send(_PING, len(_PING))
 
     cdef bint _is_full(self) noexcept:
         return self.pending.length >= self.relay.flight_limit or self.relay.in_flight >= self.relay.flights_limit

@@ -11,12 +11,12 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from libc.string cimport memcmp
 
 from sidecar.relay.channel cimport HOLD, Channel
-from sidecar.relay.flight cimport Flight
+from sidecar.relay.flight cimport Flight, LOGGED_IN, STRANGER, UNASKED
 from sidecar.relay.framer cimport ARRAY, BIG_ERROR, BROKEN, ERROR, FRAME, HEADER, MAP, MORE, PUSH, STATUS
 from sidecar.relay.owner cimport LARGE_BYTES, LARGE_TURNS, Owner, local_answer
 from sidecar.relay.pending cimport (
     ASKED, BLOCKS, CONFIRMATIONS, DEPARTURES, DISCARD_REPLY, ENDS, EXEC_REPLY, HELLO_REPLY, LOCAL, MONITOR_REPLY, MULTI_REPLY, NOTED, OPENS, PLANNED, Pending,
-    REPLY, RESET_REPLY, RESTORED, SILENT, SYNC_REPLY, UNMEASURED, UNWATCH_REPLY, WATCH_REPLY,
+    PROOF, REPLY, RESET_REPLY, RESTORED, SILENT, SYNC_REPLY, UNMEASURED, UNWATCH_REPLY, WATCH_REPLY,
 )
 from sidecar.relay.recorder cimport Recorder
 from sidecar.relay.reply_framer cimport ReplyFramer
@@ -85,6 +85,8 @@ cdef class HomeRoute(Flight):
         cdef bint sent = False
         cdef bytes whole
         if self.raw or (self.planned == 0 and self.locals == 0 and (self.pending.length == 0 or self.pending.front().awaiting != SYNC_REPLY)):
+            if self.raw and not self.answered_well and data[0] != ERROR and (n < 6 or memcmp(data, b"+RESET", 6) != 0):
+                self.answered_well = True      # nothing else is known of whom it is answered
             self.owner.deliver(data, n)
             sent = True
         elif self.locals and (framer.type == 0 and framer.size == 0 or framer.event != MORE):
@@ -377,6 +379,8 @@ cdef class HomeRoute(Flight):
             self.asking = False
             if failed:                         # it cannot be made again: HELLO is needed for that
                 self.owner.irreplaceable()
+        elif awaiting == PROOF:                # not where PING is another command: then nobody is refused for it
+            self.standing = STRANGER if failed and framer.head_length > 6 and memcmp(framer.head, b"NOAUTH", 6) == 0 else LOGGED_IN
         elif awaiting == SYNC_REPLY:           # refused: an ordinary session again
             self.owner.follow()
         elif awaiting == EXEC_REPLY:
@@ -400,6 +404,7 @@ cdef class HomeRoute(Flight):
         self._end_transaction()
         self.monitor = self.pushes = self.answered_well = self.watching = False
         self.subscriptions = None
+        self.standing = UNASKED
         return self.owner.changed(AFTER_RESET)
 
     cdef int _unanswered(self) except -1:

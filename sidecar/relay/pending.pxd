@@ -23,6 +23,7 @@ cdef enum Awaiting:
     LOCAL               # never forwarded: it is answered by us when its turn comes
     RESTORED            # a request of ours, which makes a new connection what an earlier one was
     ASKED               # a request of ours: which id the engine has given this connection
+    PROOF               # a request of ours, whose reply says whether the client must log in first
 
 cdef enum:
     BLOCKS = 1          # flags: may wait by nature

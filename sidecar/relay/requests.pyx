@@ -1,7 +1,7 @@
 """Requests that are not plain ones on their way home: what is expected of each, and what becomes of those that are seen whole.
 
-Owns what requests have changed of how later ones are answered (CLIENT REPLY, MULTI). Which requests must be seen whole says the command table, and
-`special.py` decides about them. It reads no socket and frames nothing.
+Owns what requests have changed of how later ones are answered (CLIENT REPLY, MULTI), and how much is kept of one that the engine refuses at a header.
+Which requests must be seen whole says the command table, and `special.py` decides about them. It reads no socket and frames nothing.
 """
 
 import inspect
@@ -12,6 +12,9 @@ from sidecar.relay.commands cimport (
     BLOCKING, Command, DISCARD, EXEC, HELD, HELLO, LACKS, MAYBE_BLOCKING, MONITOR, MULTI, NOTED_KIND, PINS, PLAIN, RESET, SUBSCRIBE, TRACEPARENT,
     UNSUBSCRIBE, UNWATCH, WATCH,
 )
+from sidecar.relay.flight cimport LOGGED_IN, STRANGER
+from sidecar.relay.framer cimport MORE
+from sidecar.relay.headers cimport barred_at
 from sidecar.relay.home cimport HomeRoute
 from sidecar.relay.lane cimport Rider
 from sidecar.relay.owner cimport ACCEPTED, INVALID, SYNTAX
@@ -30,6 +33,9 @@ from sidecar.relay.notes import changes
 from sidecar.relay.plan import FAILED_PLAN, SILENT_PLAN, Plan, arguments, encode
 from sidecar.relay.request_framer import split_inline
 
+cdef long long _BULK_MAX = 512 << 20            # proto-max-bulk-len, unless somebody has set it
+cdef Py_ssize_t _DOUBTED_MAX = 256 * 1024      # kept for a client that may have to log in first, while a call of its may wait by nature
+
 cdef bytes _BAD_LINE_ENDS = b"*1\r\n$1\r\nx??*?\r\n"    # an engine that does not look at line ends refuses the count
 cdef bytes _UNKNOWN = b"*1\r\n$11\r\nTRACEPARENT\r\n"    # the engine refuses it, and nobody hears
 
@@ -37,13 +43,55 @@ cdef bytes _UNKNOWN = b"*1\r\n$11\r\nTRACEPARENT\r\n"    # the engine refuses it
 cdef class Requests(Routed):
     """A session frames its requests and hands over those that are meant here."""
 
+    cdef bint _halts(self, const char* start, const char* end) except -1:
+        """Whether a request that must be seen whole goes no further now: by a header of it the engine refuses it (`held_back`), or may (HOLD)."""
+        cdef RequestFramer framer = self.requests
+        cdef Py_ssize_t at = self._refused_at(start, end)
+        cdef bint ends_wrongly = framer.event == MORE and framer.odd and framer.inspected() and (self.relay.strict or not framer.naming)
+        if self.doubted:
+            if self.client.paused & HOLD:
+                framer.reset()                 # it is taken anew then
+            return self.client.paused & HOLD
+        if at == 0 and not ends_wrongly:
+            return False
+        self.route.expect(REFUSAL, 0, 0, 0, 0, False, now_ns())
+        self.broken = self.held_back = True
+        self.broken_bytes = end - start
+        self.passing = at
+        return True
+
+    cdef Py_ssize_t _refused_at(self, const char* start, const char* end) except -1:
+        """Behind how many bytes of this request a header ends after which no more of it passes; 0: there is none.
+
+        Such a header shows an argument that is too large for us: for the engine, too, or it waits for the rest (`awaited`). Or it is one that the
+        engine refuses to who has not logged in. Where it has not said whether the client must, the request is `doubted`, and the client waits; unless a
+        call of its waits by nature, for it may leave meanwhile.
+        """
+        cdef HomeRoute route = self.route
+        cdef RequestFramer framer = self.requests
+        cdef Py_ssize_t at = 0
+        self.doubted = False
+        if route.resetting or not (route.answered_well or route.standing == LOGGED_IN):
+            at = barred_at(start, end)
+        if at and (route.standing == STRANGER or route.raw):
+            return at
+        if at and not self.replies_off and not self.skip_next:     # else there is no reply to ask for; and a refusal makes the session raw
+            self.doubted = True
+            if not route.blocking or end - start > _DOUBTED_MAX:
+                self.client.pause(HOLD)
+            return 0
+        if framer.event == MORE and framer.inspected() and framer.body_left > 0 and framer.body_length > self.relay.request_limit:
+            self.awaited = framer.body_length <= _BULK_MAX
+            return end - start - (framer.body_length + 2 - framer.body_left)
+        return 0
+
     cdef int _trace_context(self, list args, long long now, Rider rider) except -1:
         """TRACEPARENT, which the engine never sees. rider: None at home."""
         cdef Unit* unit = NULL
         cdef int answer = ACCEPTED
         cdef bytes trace_id, parent_id, state
         cdef long long count = 0
-        context = parse(args[1:]) if not self.requests.odd else INVALID_CONTEXT
+        context = parse(args[1:])
         if context is INVALID_CONTEXT:
             answer = INVALID
         elif context is BAD_SYNTAX:
@@ -102,14 +150,14 @@ cdef class Requests(Routed):
             kind = PLAIN                       # the engine refuses it for its arguments
         if route.pending.length == 0:          # what was refused has changed nothing
             self.requesting_multi = route.transaction is not None
+        if framer.odd and kind >= TRACEPARENT:     # it must not be mended on its way
+            route.expect(REFUSAL, 0, 0, 0, 0, False, now)
+            self.broken = True
+            return self._send_bad_line_ends()
         if kind == TRACEPARENT and not route.raw and not route.unmeasured:
             return self._trace_context(args, now, None)
         if kind == HELD:
             request = start[:end - start]
-            if framer.odd:                     # it must not be mended on its way
-                route.expect(REFUSAL, 0, 0, 0, 0, False, now)
-                self.broken = True
-                return route.upstream.send(_BAD_LINE_ENDS, len(_BAD_LINE_ENDS))
             if args is None:
                 args = arguments(request)
             return self._inspect(request, identifier, args, now)
@@ -169,6 +217,10 @@ cdef class Requests(Routed):
             awaiting = UNWATCH_REPLY
         self.skip_next = False
         return route.expect(awaiting, identifier, flags, argc, framer.size, silent, now)
+
+    cdef int _send_bad_line_ends(self) except -1:
+        """In the place of a request that has some: the engine refuses this, whichever version it is."""
+        return self.route.upstream.send(_BAD_LINE_ENDS, len(_BAD_LINE_ENDS))
 
     def unfollow(self, str reason):
         """The request being inspected, and what follows it, may be answered in a way that cannot be known."""

@@ -15,7 +15,6 @@ cdef class Session(Requests):
     cdef readonly long long connected_ns
     cdef Py_ssize_t held_parsed
     cdef bint decided                    # what waits may go on once the replies that have arrived are delivered
-    cdef long long broken_bytes
     cdef size_t kept_bytes               # of requests and replies, as the worker was told
     cdef bint refused                    # a request was too large: an error follows the replies to those before it, then the end
     cdef object listed_form              # what its line in CLIENT LIST was written in while it was parked, None: it was not
@@ -28,6 +27,7 @@ cdef class Session(Requests):
     cdef int _account(self) except -1
     cdef int _hold(self, const char* p, Py_ssize_t n) except -1
     cdef int _take(self, const char* data, Py_ssize_t n, long long now) except -1
+    cdef int _resolve(self) except -1
     cdef int _forward(self, const char* p, Py_ssize_t n) except -1
     cdef int _refuse_large(self) except -1
     cdef int _say_too_large(self) except -1

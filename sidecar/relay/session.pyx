@@ -31,6 +31,7 @@ from sidecar.relay.plan import arguments
 cdef long long _BROKEN_MAX = 128 * 1024        # bytes forwarded after a framing error: more than the engine reads before it refuses
 cdef long long _DISCARDED_MAX = 1 << 30        # bytes behind them: where Valkey closes who is neither answered nor ends
 cdef size_t _UNREAD_MAX = 1024 * 1024          # of our own answers, that a client does not read
+cdef size_t _UNREAD_BEFORE_LOGIN = 64 * 1024   # the same of who must log in first: Valkey closes who leaves more than 1 KB of its refusals
 cdef double _LINGER_S = 5.0                    # for the last bytes to a client that reads slowly, once the engine has closed
 cdef long long _ABANDONED_NS = 60_000_000_000  # without a reply, after the client has left
 cdef long long _STALLED_NS = 1_000_000_000     # without a byte, while a reply waits for its client
@@ -96,7 +97,9 @@ cdef class Session(Requests):
         self.relay.kept_length = 0             # what a session that failed has left
         if self.broken:
             self.broken_bytes += n
-            if self.broken_bytes > _BROKEN_MAX:    # the engine needs no more to refuse it; after CLIENT REPLY OFF it says nothing
+            if self.awaited and not self.refused and self.broken_bytes > self.relay.request_limit:
+                return self._refuse_large()
+            if self.held_back or self.broken_bytes > _BROKEN_MAX:    # the engine needs no more to refuse it; after CLIENT REPLY OFF it says nothing
                 if self.broken_bytes > _DISCARDED_MAX:
                     self.close()
                 return 0
@@ -134,13 +137,13 @@ cdef class Session(Requests):
                 if framer.event == EMPTY and not framer.odd:
                     start = p
                     continue
-                if framer.event == FRAME and command != NULL and command.kind == TRACEPARENT and not framer.is_inline:
+                if framer.event == FRAME and command != NULL and command.kind == TRACEPARENT and not framer.is_inline and not framer.odd:
                     rider.send(unsent, start - unsent)
                     unsent = p
                     self._trace_context(arguments(start[:p - start]), now, rider)
                     start = p
                     continue
-                if framer.event == MORE and end - start <= LARGE_BYTES and framer.body_left <= LARGE_BYTES:
+                if framer.event == MORE and end - start <= LARGE_BYTES and framer.body_left <= LARGE_BYTES and not framer.odd:
                     break
                 rider.send(unsent, start - unsent)     # the rest goes home
                 rider.answer_locals()
@@ -159,7 +162,10 @@ cdef class Session(Requests):
                     if command.route & (PINS | LACKS):
                         self._mark(command.route)
                     route.expect(REPLY, command.id, 0, framer.argc - 1, framer.size, False, now)
-                elif command != NULL and command.kind == TRACEPARENT and not framer.is_inline and not route.raw and not route.unmeasured:
+                elif command != NULL and command.kind >= TRACEPARENT and not framer.is_inline and self._halts(start, p):
+                    break
+                elif command != NULL and command.kind == TRACEPARENT and not framer.is_inline and not framer.odd and not route.raw \
+                        and not route.unmeasured:
                     self.relay.keep(unsent, start - unsent)
                     unsent = p
                     self._trace_context(arguments(start[:p - start]), now, None)
@@ -177,7 +183,12 @@ cdef class Session(Requests):
             elif framer.event == EMPTY:
                 self.skip_next = False
                 start = p
+            elif framer.event == MORE:
+                if not self.begun_at_home and framer.undecided() and self._halts(start, end):
+                    break
             elif framer.event == BROKEN and framer.cut:
+                if not self.begun_at_home and self._halts(start, end):
+                    break
                 self._forward(unsent, start - unsent)
                 return self._refuse_large()
             elif framer.event == BROKEN:       # the engine will say what is wrong and close
@@ -197,17 +208,26 @@ cdef class Session(Requests):
                 self._keep(held, start, end, end - start)
             self.recorder.end_batch()
             return 0
-        if self.broken:
+        if self.held_back:
+            self._forward(unsent, start + self.passing - unsent)
+            if not self.passing:
+                self._send_bad_line_ends()
+            if self.awaited and self.broken_bytes > self.relay.request_limit:
+                return self._refuse_large()
+        elif self.broken:
             self._forward(unsent, end - unsent)
         elif self.client.paused & HOLD:        # the rest waits
             self._forward(unsent, start - unsent)
             if start < end:
                 self._keep(held, start, end, 0)
+            if self.doubted and route.pending.length == 0:
+                route.prove()
         elif start < end and framer.undecided():
             self._forward(unsent, start - unsent)
             if end - start > self.relay.request_limit and framer.inspected():
                 return self._refuse_large()
-            if end - start > self.relay.request_limit:
+            if end - start > self.relay.request_limit or \
+                    (not framer.inspected() and (framer.odd or framer.body_left > self.relay.request_limit)):
                 route.upstream.send(start, end - start)
                 self.begun_at_home = True
             else:
@@ -218,10 +238,22 @@ cdef class Session(Requests):
         self.recorder.end_batch()
         if route.locals:
             route.answer_locals()
+            if self.client.length > _UNREAD_BEFORE_LOGIN and self.relay.auth_required and not route.answered_well:
+                self.close()
+                return 0
             if self.client.length > _UNREAD_MAX:   # the engine has no part in these: nothing else slows the client down
                 self.client.pause(BACKLOG)
         if route.upstream.length:
             self.client.pause(BACKLOG)
+        return 0
+
+    cdef int _resolve(self) except -1:
+        """Nothing is in flight any more: what was doubted is looked at again, or asked about."""
+        self.doubted = False
+        if self.held is not None:
+            self.held_parsed = 0
+            self.requests.reset()
+            return self._release()
         return 0
 
     cdef int _keep(self, bytearray held, const char* start, const char* end, Py_ssize_t parsed) except -1:
@@ -263,7 +295,7 @@ cdef class Session(Requests):
         self.recorder.end_batch()
         self.client.pause(HOLD)
         self.route.answer_locals()
-        return self._say_too_large() if self.route.pending.length == 0 else 0
+        return self._say_too_large() if self.route.pending.length <= self.awaited else 0
 
     cdef int _say_too_large(self) except -1:
         if not self.replies_off and not self.skip_next:
@@ -306,7 +338,9 @@ cdef class Session(Requests):
                 self._came_home()
             elif self.task is None and not self.crossing and not self.refused and self.client.paused & HOLD:
                 self._release()
-        if self.refused and not self.finished and self.route.pending.length == 0:
+        if self.doubted and self.task is None and not self.crossing and self.route.pending.length == 0:
+            self._resolve()
+        if self.refused and not self.finished and self.route.pending.length <= self.awaited:
             return self._say_too_large()
         if self.client_left or self.client.failed:
             self._depart()

@@ -23,6 +23,7 @@ cdef class Relay:
     cdef readonly Ledger ledger
     cdef readonly Tracer tracer
     cdef public bint auth_required       # the default user has a password, as far as the supervisor knows
+    cdef public bint strict              # the engine refuses line ends that are wrong, as Valkey does from 9.1 on
     cdef public object special           # sidecar.relay.special.Special
     cdef public object on_closed         # (session) -> None
     cdef public object on_quiet          # () -> None, when nothing but blocked calls is in flight; None: nobody waits
@@ -35,6 +36,7 @@ cdef class Relay:
     cdef readonly dict by_first_id       # those that have been parked, by the engine's id of their first connection
     cdef readonly bint parking           # park_idle() goes on in a moment
     cdef Py_ssize_t most_sessions        # at a time, since memory was given back
+    cdef long long most_kept             # the same of kept_by_all
     cdef readonly bint stopped
     cdef public bint lanes               # whether stateless commands of several sessions share connections
     cdef public int lanes_most           # connections that are shared, at a time

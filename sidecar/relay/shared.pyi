@@ -14,6 +14,7 @@ class Relay:
     ledger: Ledger
     tracer: Tracer
     auth_required: bool
+    strict: bool
     special: Special
     on_closed: Callable[[Session], None] | None
     on_quiet: Callable[[], None] | None

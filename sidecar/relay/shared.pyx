@@ -23,6 +23,7 @@ cdef extern from *:
 
 cdef Py_ssize_t _BUFFER_BYTES = 128 * 1024
 cdef Py_ssize_t _CROWD = 500        # sessions: they had some megabytes, and giving back takes a millisecond or two
+cdef long long _MUCH = 8 << 20      # bytes that were kept: the same of them
 cdef double _COME_HOME_S = 0.005    # between attempts: the engine accepts in turns
 cdef int _AT_ONCE = 64              # connections that are opened, or closed, before others are served
 cdef double _PARK_AGAIN_S = 0.02
@@ -90,6 +91,8 @@ cdef class Relay:
     cdef int kept_changed(self, Py_ssize_t more) except -1:
         """The sessions keep so many bytes more."""
         self.kept_by_all += more
+        if self.kept_by_all > self.most_kept:
+            self.most_kept = self.kept_by_all
         if self.kept_by_all > self.kept_limit > 0 and not self.crowded:
             self.crowded = True
             self.loop.call_soon(self._make_room)     # who keeps most may be in the middle of something now
@@ -178,10 +181,11 @@ cdef class Relay:
         return 0
 
     def give_back_memory(self):
-        """To the system, when a crowd has left: else it would be kept for the next one. To be called every now and then."""
-        if self.most_sessions - len(self.sessions) >= _CROWD:
+        """To the system, when a crowd has left, or much is no more kept: else it would be there for the next one. To be called every now and then."""
+        if self.most_sessions - len(self.sessions) >= _CROWD or self.most_kept - self.kept_by_all >= _MUCH:
             malloc_trim(0)
             self.most_sessions = len(self.sessions)
+            self.most_kept = self.kept_by_all
 
     @property
     def lane_ids(self):

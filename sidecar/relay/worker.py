@@ -166,6 +166,8 @@ class Worker:
         self._table.update(body["commands"] or TABLE_WITHOUT_ENGINE, held, self._renamed)
         if self._trace_context:
             self._table.update([("traceparent", [])])
+        if self._relay is not None:
+            self._relay.strict = body["strict"]
         self._table.lack(KNOWN)
         self._ledger.names_grew(self._table.lacking)
         self._tracer.names_grew(self._table.first_keys)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.campaign import fuzz
-from tests.campaign.comparison import BAD_LINE_END, TOO_LARGE, difference
+from tests.campaign.comparison import TOO_LARGE, difference
 from tests.campaign.conversation import Outcome
 from tests.campaign.streams import Stream, any_stream, plain_stream
 
@@ -51,12 +51,6 @@ def test_what_is_answered_otherwise_is_a_difference(stream: Stream, ours: Outcom
 )
 def test_what_may_differ_is_none(stream: Stream, ours: Outcome) -> None:
     assert not difference(stream, SAME, ours)
-
-
-def test_a_request_with_a_wrong_line_end_may_be_refused_when_it_is_complete() -> None:
-    bare, ours = replace(SAME, reply=SAME.reply + BAD_LINE_END), replace(SAME, closed=False)
-    assert not difference(STREAM, bare, ours)
-    assert difference(STREAM, bare, SAME)
 
 
 def test_the_id_of_a_client_may_differ() -> None:

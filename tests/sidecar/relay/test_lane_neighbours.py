@@ -111,22 +111,26 @@ def test_wrong_line_ends_cost_nobody_but_their_client(socket_path: str, traced_t
     uvloop.run(run())
 
 
-def test_a_context_with_a_wrong_line_end_is_none_by_lane_and_at_home(
+def test_a_context_with_a_wrong_line_end_is_refused_by_lane_and_at_home(
     socket_path: str, traced_table: CommandTable
 ) -> None:
+    """As the engine refuses any other command with one, and at no other client's expense."""
     good = command("TRACEPARENT", T)
-    expected = b"-ERR invalid traceparent\r\n" + PONG
+    expected = b"-ERR Protocol error: invalid CRLF in request\r\n"
 
     async def run() -> None:
         async with working(socket_path, traced_table) as (worker, watch):
-            riders = await worker.riders(watch)
-            before = watch.carried()
-            ends = [place for place, byte in enumerate(good) if byte == ord("\n")]
-            for at in ends:
+            _one, other = await worker.riders(watch)
+            lanes = [lane["id"] for lane in watch.lanes()]
+            for at in [place for place, byte in enumerate(good) if byte == ord("\n")]:
                 odd = good[:at] + b"x" + good[at + 1 :] + command("PING")
-                for client in (riders[0], worker.connect()):
-                    assert await worker.say(client, odd) == expected
-            assert watch.carried() == before + len(ends)
+                riding, home = worker.connect(), worker.connect()
+                await worker.riding(watch, riding, other)
+                for client in (riding, home):
+                    await worker.send(client, odd)
+                    assert await worker.read_all(client) == expected
+            assert await worker.say(other, command("PING")) == PONG
+            assert [lane["id"] for lane in watch.lanes()] == lanes
 
     uvloop.run(run())
 
