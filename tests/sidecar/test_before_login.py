@@ -19,9 +19,7 @@ _ARGUMENT = 16_384
 _MORE_THAN_VALKEY = 10 * _MB
 _GIVEN_BACK = 10 * _MB
 
-_UNFINISHED = b"*10\r\n" + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in (b"CONFIG", b"SET"))
-_UNFINISHED += (b"$%d\r\n%b\r\n" % (_ARGUMENT, b"x" * _ARGUMENT)) * 8
-_UNFINISHED = _UNFINISHED[:-3]
+_UNFINISHED = (b"*10\r\n$5\r\nDEBUG\r\n" + b"$%d\r\n%b\r\n" % (_ARGUMENT, b"x" * _ARGUMENT) * 9)[:-3]
 
 
 def _memory(processes: Iterable[psutil.Process]) -> int:
