@@ -12,7 +12,7 @@ import pytest
 
 from sidecar.relay.lane_rules import HELD_FOR_LANES
 from sidecar.relay.special import HELD
-from tests.conftest import Server, Start, launch, launch_bare, receive, receive_exactly, wait_until
+from tests.conftest import PATIENCE_S, Server, Start, launch, launch_bare, receive, receive_exactly, wait_until
 from tests.sidecar.relay.test_transparency import bulk, lines
 
 _PROMPT_S = 0.2
@@ -23,6 +23,8 @@ _SILENT_S = 0.5
 
 _ENOUGH = 20
 """Mistakes that say what is wrong."""
+
+_AT_A_TIME = 500
 
 _PASSWORD = "secret"
 _LOGIN = bulk("AUTH", _PASSWORD)
@@ -178,13 +180,16 @@ def _answer(sock: socket.socket, timeout: float) -> bytes:
 
 
 def _answers(server: Server, connect: Connect, requests: list[bytes]) -> list[bytes]:
-    """To each, after the same while for all."""
-    socks = [connect(server) for _ in requests]
-    for sock, request in zip(socks, requests, strict=True):
-        _send(sock, request)
-    time.sleep(_SILENT_S)  # nothing tells that nothing will come
-    found = [_answer(sock, 0.001) for sock in socks]
-    server.close_sockets()
+    """To each, after the same while for as many as a process may have sockets."""
+    found: list[bytes] = []
+    for first in range(0, len(requests), _AT_A_TIME):
+        some = requests[first : first + _AT_A_TIME]
+        socks = [connect(server) for _ in some]
+        for sock, request in zip(socks, some, strict=True):
+            _send(sock, request)
+        time.sleep(_SILENT_S)  # nothing tells that nothing will come
+        found += [_answer(sock, 0.001) for sock in socks]
+        server.close_sockets()
     return found
 
 
@@ -197,6 +202,7 @@ def _prompt_answer(server: Server, connect: Connect, request: bytes) -> tuple[by
         began = time.monotonic()
         answer = _answer(sock, 2 * _PROMPT_S)
         took = time.monotonic() - began
+        sock.close()
         if not attempt or took < best[0]:
             best = took, answer
         if took < _PROMPT_S:
@@ -368,6 +374,28 @@ def test_who_was_refused_a_silent_command_may_log_in(guarded: Pair) -> None:
         sock.sendall(_LARGE[:60])
         sock.sendall(_LARGE[60:])
         assert receive(sock, b"\n").startswith(b"-ERR CONFIG SET failed (possibly related to argument 'maxmemory')")
+
+
+@pytest.mark.parametrize("request_", [b"*100\r\n", _MANY, _LARGE[:60], b"*2\r\n$4\r\nAUTH\r\n$99999999999\r\n"])
+def test_who_sends_nothing_more_is_refused_all_the_same(guarded: Pair, request_: bytes) -> None:
+    answers = []
+    for one in guarded:
+        sock = one.connect()
+        _send(sock, request_)
+        sock.shutdown(socket.SHUT_WR)
+        answers.append(_answer(sock, PATIENCE_S))
+    assert answers[0] == answers[1]
+    assert answers[0].startswith(b"-ERR Protocol error")
+
+
+def test_a_refusal_at_a_header_leaves_the_session_measured(guarded: Pair) -> None:
+    server, _bare = guarded
+    before = server.metric("valkey_sidecar_sessions_raw_total")
+    for request in (b"*100\r\n", _LARGE[:60], b"*2\r\n$4\r\nINFO\r\n$99999999999\r\n", b"*2\r\n$4\r\nINFO\r\n$3\rx"):
+        sock = server.connect()
+        _send(sock, request)
+        assert receive(sock).startswith(b"-ERR Protocol error")
+    assert server.metric("valkey_sidecar_sessions_raw_total") == before
 
 
 def test_nobody_is_refused_where_ping_has_another_name(start: Start) -> None:
