@@ -19,6 +19,9 @@ _ARGUMENT = 16_384
 _MORE_THAN_VALKEY = 10 * _MB
 _GIVEN_BACK = 10 * _MB
 
+# What a read brings waits for the engine's word, whatever it is; it is freed then, and given back within a second.
+_FOR_A_MOMENT = 20 * _MB
+
 _UNFINISHED = (b"*10\r\n$5\r\nDEBUG\r\n" + b"$%d\r\n%b\r\n" % (_ARGUMENT, b"x" * _ARGUMENT) * 9)[:-3]
 
 
@@ -97,5 +100,5 @@ def test_nothing_of_what_only_others_may_send_is_kept(
     server = start("--save", "", "--sidecar-workers", "1", "--requirepass", "secret", password="secret")
     grown, left = _growth(server, _ours, data)
     record_property("MB", round(grown / _MB, 1))
-    assert grown < _MORE_THAN_VALKEY
+    assert grown < _FOR_A_MOMENT
     wait_until(lambda: left() < _GIVEN_BACK, "it has given the memory back")
