@@ -35,6 +35,7 @@ _POLL_S = 1.0
 _NEIGHBORS = Cell("GET", 50, 1)
 _ANSWER_WITHIN_S = 60.0
 _HOME_TIMEOUT_S = 2
+_OTHER_FILES = 400
 
 
 class Client:
@@ -131,14 +132,22 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1000, 10_000], help="idle clients (1000 10000)")
     parser.add_argument("--seconds", type=float, default=5.0, help="of load, for each figure (5)")
     told = parser.parse_args()
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     folder = Path(tempfile.mkdtemp(prefix="valkey-sidecar-bench-"))
     try:
         for count in told.clients:
-            measure(folder, count, told.seconds)
+            measure(folder, _allowed(count), told.seconds)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _allowed(count: int) -> int:
+    """So many clients, or as many as the limit of open files allows: each takes two in the worker."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most = (hard - _OTHER_FILES) // 2
+    if count > most:
+        print(f"ulimit -n is {hard}: {most} clients instead of {count}")
+    return min(count, most)
 
 
 def measure(folder: Path, count: int, seconds: float) -> None:

@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from sidecar.relay.session import Session
     from sidecar.relay.shared import Relay
 
-SLICE = 512
-"""Clients that are described before others are served: less than a millisecond."""
+SLICE = 2048
+"""Clients that are described before others are served: some milliseconds.
+
+Every slice delays all clients that are waiting just then. So a few long ones cost the 99th percentile less than many short
+ones do; Valkey itself lists all clients at one stretch.
+"""
 
 NOWHERE = 0
 """Stands for the engine's id of a client that has no connection to it now."""
