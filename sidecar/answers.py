@@ -40,8 +40,9 @@ _LOOK_AGAIN_S = 0.01
 class Answers:
     """Answers by kind. `file` is the user's configuration file, None without one.
 
-    injected: the engine's directives that we gave it, of which the user's file must not hear. starts_open: whether the
-    default user of an engine that is started now needs no password.
+    injected, logged_from: the engine's directives that we gave it, of which the user's file must not hear. starts_open:
+    whether the default user of an engine that is started now needs no password.
+    witness: what the engine's slow log says about late replies.
     tell_workers: sends them the present settings. on_engine_setting: hears of a setting of the engine's that a client
     has changed (name and value; one of sidecar.relay.special.TOLD). on_stats_reset: hears that CONFIG RESETSTAT was
     passed on and done (Unix times in nanoseconds).
@@ -56,6 +57,7 @@ class Answers:
         journal: Journal,
         *,
         injected: Callable[[], dict[str, str]],
+        logged_from: Callable[[], dict[str, str]],
         starts_open: Callable[[], bool],
     ) -> None:
         self.workers: Workers | None = None
@@ -63,12 +65,14 @@ class Answers:
         self.tell_workers: Callable[[], None] = lambda: None
         self.on_engine_setting: Callable[[str, str], None] = lambda _name, _value: None
         self.on_stats_reset: Callable[[int, int], None] = lambda _sent, _done: None
+        self.witness: Callable[[Body], Awaitable[dict[str, Any]]] = _knows_nothing
         self._front = front
         self._engine = engine
         self._private = private
         self._file = file
         self._journal = journal
         self._injected = injected
+        self._logged_from = logged_from
         self._starts_open = starts_open
         self._default_is_open = starts_open()
         self._one_at_a_time = asyncio.Lock()
@@ -85,6 +89,7 @@ class Answers:
             "spared": self._clients.spared,
             "bring_home": self._bring_home,
             "suspend_lanes": self._suspend_lanes,
+            "witness": lambda body: self.witness(body),
         }
 
     async def answer(self, kind: str, body: Body) -> dict[str, Any]:
@@ -330,10 +335,14 @@ class Answers:
             private.text = now
             private.write()
             await self._call("CONFIG", "REWRITE")
-        merged = private.restored(self._front.conf_lines(), self._injected())
+        merged = private.restored(self._front.conf_lines(), {**self._injected(), **self._logged_from()})
         replace_file(file, merged)
         private.adopt(merged)
         self._front.rewritten()
+
+
+async def _knows_nothing(_body: Body) -> dict[str, Any]:
+    return {"known": False, "took": {}}
 
 
 def _places(settings: ListenerSettings) -> tuple[object, ...]:

@@ -33,6 +33,7 @@ from sidecar.settings import PREFIX, SidecarSettings, parse_value, resolve
 _ALIASES: Final = {
     "min-slaves-to-write": "min-replicas-to-write",
     "slave-announce-port": "replica-announce-port",
+    "commandlog-execution-slower-than": "slowlog-log-slower-than",
 }
 _DEFAULT_SAVE: Final = ("3600", "1", "300", "100", "60", "10000")
 # Kinds of origin that are no file.

@@ -25,6 +25,9 @@ _OF_REPLICATION = tuple(
     if name.startswith("tls-") and name not in ("tls-port", "tls-auto-reload-interval", "tls-auth-clients-user")
 )
 _ANNOUNCED_PORT = "replica-announce-port"
+# From when the engine logs a command, in microseconds: the name that all engines know, and the one that they write.
+_LOGGED_FROM = ("slowlog-log-slower-than", "commandlog-execution-slower-than")
+_LOGGED_FROM_US = 10_000  # without our asking
 
 
 class Launch:
@@ -71,7 +74,7 @@ class Launch:
         # fmt: on
         if self._front.settings.maxmemory_clients:
             words += ["--maxmemory-clients", self._front.engine_maxmemory_clients(self._front.settings)]
-        for name, value in self.injected().items():
+        for name, value in [*self.injected().items(), *list(self.logged_from().items())[:1]]:
             words += [f"--{name}", value]
         if self.role is not None and self.role.seen:
             words += ["--replicaof", *(self.role.primary or ("no", "one"))]
@@ -85,6 +88,14 @@ class Launch:
         port = self._front.settings.reached_port
         given = self._configuration.engine_args(_ANNOUNCED_PORT) or self.private.value(_ANNOUNCED_PORT)
         return {_ANNOUNCED_PORT: str(port)} if port and not given else {}
+
+    def logged_from(self) -> dict[str, str]:
+        """The same, so that the engine's slow log has what is slow by our own threshold: under both names of it."""
+        slow_s = self._configuration.sidecar.slow_threshold
+        given = self._configuration.engine_args(_LOGGED_FROM[0]) or any(map(self.private.value, _LOGGED_FROM))
+        if slow_s is None or slow_s * 1e6 >= _LOGGED_FROM_US or given:
+            return {}
+        return dict.fromkeys(_LOGGED_FROM, str(int(slow_s * 1e6)))
 
     def replication_lines(self) -> list[str]:
         """Conf lines that only an engine gets which speaks TLS to its primary: the certificates are ours and its."""

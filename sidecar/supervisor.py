@@ -216,6 +216,7 @@ class Supervisor:
             configuration.file,
             self._journal,
             injected=launch.injected,
+            logged_from=launch.logged_from,
             starts_open=launch.starts_open,
         )
         self._counts = ConnectionCounts()
@@ -244,6 +245,7 @@ class Supervisor:
         self._exports = Exports(self._export_settings, self._status, self._engine_info)
         self._workers.on_spans = self._exports.take
         self._slow_log = SlowLog(self._engine, self._journal)
+        self._answers.witness = self._slow_log.witness
 
     def spawn(self) -> None:
         """Start the children; they start up while this process imports the rest. No engine before we own its data."""

@@ -256,7 +256,7 @@ class SpanAttribute(NamedTuple):
     """One attribute of spans. `when` completes "it is there …"."""
 
     name: str
-    type: Literal["string", "int", "boolean"]
+    type: Literal["string", "int", "double", "boolean"]
     when: str
     meaning: str
 
@@ -279,6 +279,10 @@ SPAN_ATTRIBUTES: tuple[SpanAttribute, ...] = (
     SpanAttribute("error.type", "string", "after an error", "its first word (`WRONGTYPE`, `ERR`, `NOAUTH`, …), or why "
         "there was no reply: `connection_lost`, `client_gone`"),
     SpanAttribute("db.response.status_code", "string", "after an error of the engine's", "the same first word"),
+    SpanAttribute(
+        "valkey.engine.duration", "double", "for slow commands that the engine has logged, too",
+        "seconds that it took in the engine; of a transaction, those of its commands that were logged",
+    ),
     SpanAttribute("valkey.kept", "string", "when the sampler did not want it", "why it is there: `error` or `slow`"),
     SpanAttribute("valkey.pipeline.omitted", "int", "when a pipeline has children without a span", "how many"),
     SpanAttribute("valkey.pipeline.omitted.errors", "int", "when some of those failed", "how many"),

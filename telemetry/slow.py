@@ -47,6 +47,8 @@ class Slow(Protocol):
     def span_id(self) -> bytes: ...
     @property
     def identity(self) -> Identity: ...
+    @property
+    def engine_ns(self) -> int: ...
 
 
 class SlowSpan(NamedTuple):
@@ -59,6 +61,7 @@ class SlowSpan(NamedTuple):
     trace_id: bytes
     span_id: bytes
     identity: Identity
+    engine_ns: int = 0
 
 
 class SlowCommands:
@@ -77,9 +80,11 @@ class SlowCommands:
     def offer(self, span: Span) -> None:
         """Log the span if its command was slow."""
         if span.flags & spanpacket.SLOW:
-            duration_ns = span.end_ns - span.start_ns
+            duration_ns, engine_ns = span.end_ns - span.start_ns, span.engine_us * 1000
             ids = span.trace_id, span.span_id
-            self.observe(SlowSpan(span.name, error_type(span), duration_ns, span.end_ns, *ids, span.identity))
+            self.observe(
+                SlowSpan(span.name, error_type(span), duration_ns, span.end_ns, *ids, span.identity, engine_ns)
+            )
 
     def observe(self, slow: Slow) -> None:
         """Log a command that was slow."""
@@ -99,14 +104,15 @@ class SlowCommands:
 
 
 def sentence(slow: Slow) -> str:
-    """`GET took 12.3 ms for 10.0.0.1:5000 (worker-7).`"""
+    """`EVAL took 12.3 ms for 10.0.0.1:5000 (worker-7), 11.9 ms of it in the engine.`"""
     who = slow.identity
     if who.transport == "unix":
         peer = "a client of the Unix socket"
     else:
         peer = f"[{who.address}]:{who.port}" if ":" in who.address else f"{who.address}:{who.port}"
     name = f" ({who.client_name})" if who.client_name else ""
-    return f"{slow.command} took {slow.duration_ns / 1e6:,.1f} ms for {peer}{name}."
+    inside = f", {slow.engine_ns / 1e6:,.1f} ms of it in the engine" if slow.engine_ns else ""
+    return f"{slow.command} took {slow.duration_ns / 1e6:,.1f} ms for {peer}{name}{inside}."
 
 
 def details_of(slow: Slow) -> dict[str, Any]:
@@ -118,6 +124,7 @@ def details_of(slow: Slow) -> dict[str, Any]:
         "network.peer.port": who.port,
         "valkey.client.name": who.client_name,
         "duration": slow.duration_ns / NANOSECONDS,
+        "valkey.engine.duration": slow.engine_ns / NANOSECONDS,
         "error.type": slow.error_type,
     }
     found: dict[str, Any] = {name: value for name, value in known.items() if value}

@@ -13,7 +13,7 @@ from telemetry import spanpacket
 from telemetry.redaction import redact_reply
 from telemetry.spanpacket import Span
 
-Attribute = str | bool | int
+Attribute = str | bool | int | float
 
 DB_SYSTEM = "valkey"
 OTHER = "_OTHER"
@@ -53,6 +53,8 @@ def attributes(span: Span) -> Mapping[str, Attribute]:
         found["valkey.kept"] = "error"
     elif span.flags & spanpacket.KEPT_SLOW:
         found["valkey.kept"] = "slow"
+    if span.engine_us:
+        found["valkey.engine.duration"] = span.engine_us / 1e6
     if span.omitted:
         found["valkey.pipeline.omitted"] = span.omitted
         found["valkey.pipeline.omitted.errors"] = span.omitted_errors

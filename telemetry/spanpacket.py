@@ -24,7 +24,7 @@ MAGIC: Final = b"T"
 HEADER: Final = struct.Struct("<cqI")
 NAME: Final = struct.Struct("<cHH")
 IDENTITY: Final = struct.Struct("<cIBiH")
-SPAN: Final = struct.Struct("<cBHB16s8s8sqqHIQQIIIHHH")
+SPAN: Final = struct.Struct("<cBHB16s8s8sqqHIQQIIIIHHH")
 _LENGTH: Final = struct.Struct("<H")
 
 TRANSPORTS: Final = ("tcp", "unix")
@@ -71,7 +71,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Span:
-    """One span. Times are Unix nanoseconds, sizes bytes."""
+    """One span. Times are Unix nanoseconds, sizes bytes; engine_us is 0 where the engine did not say what it took."""
 
     name: str
     start_ns: int
@@ -88,6 +88,7 @@ class Span:
     batch_size: int = 0
     omitted: int = 0
     omitted_errors: int = 0
+    engine_us: int = 0
     error: bytes = b""
     tracestate: bytes = b""
     key: bytes = b""
@@ -116,7 +117,8 @@ def pack(spans: Iterable[Span]) -> bytes:
         rows += SPAN.pack(
             b"S", span.kind, span.flags, span.trace_flags, span.trace_id, span.span_id, span.parent_id,
             span.start_ns, span.end_ns, names[span.name], identities[who], span.request_bytes, span.response_bytes,
-            span.batch_size, span.omitted, span.omitted_errors, len(span.error), len(span.tracestate), len(span.key),
+            span.batch_size, span.omitted, span.omitted_errors, span.engine_us,
+            len(span.error), len(span.tracestate), len(span.key),
         )
         # fmt: on
         rows += span.error + span.tracestate + span.key
@@ -161,7 +163,8 @@ def _unpack(packet: bytes) -> Iterator[Span]:
             identities[identifier] = Identity(TRANSPORTS[transport], texts[0], port, database, *texts[1:])
         elif kind == b"S":
             (_, otlp_kind, flags, trace_flags, trace_id, span_id, parent_id, start_ns, end_ns, name, who, request_bytes,
-             response_bytes, batch_size, omitted, omitted_errors, *lengths) = SPAN.unpack_from(packet, at)  # fmt: skip
+             response_bytes, batch_size, omitted, omitted_errors, engine_us, *lengths,
+             ) = SPAN.unpack_from(packet, at)  # fmt: skip
             at += SPAN.size
             tails = []
             for length in lengths:
@@ -170,7 +173,7 @@ def _unpack(packet: bytes) -> Iterator[Span]:
             yield Span(
                 names[name], start_ns + offset_ns, end_ns + offset_ns, trace_id, span_id, parent_id, otlp_kind, flags,
                 trace_flags, identities[who], request_bytes, response_bytes, batch_size, omitted, omitted_errors,
-                *tails,
+                engine_us, *tails,
             )  # fmt: skip
         else:
             raise PacketError(f"unknown row {kind!r} at byte {at} of a span packet of {len(packet)}")

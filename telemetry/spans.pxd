@@ -63,6 +63,7 @@ cdef struct Unit:
     int reason               # of a refusal
     bint sampled
     bint remote              # it has a context that a client gave
+    bint slow                # one of its commands was, nobody knows which
     bint told                # its span around has been written, or is not to be
     int kept                 # KEPT flags, once a child was kept
     unsigned char trace_flags
@@ -71,6 +72,7 @@ cdef struct Unit:
     char span_id[ID]         # of the span around
     long long start_ns
     long long end_ns
+    long long next_ns        # where the next child begins at the earliest
     long long count          # commands
     long long children       # written
     long long omitted
@@ -129,6 +131,7 @@ cdef class Tracer:
     cdef long long* times                    # of the budgets, shared by all workers
     cdef long long intervals_ns[4]
     cdef long long bursts_ns[4]
+    cdef unsigned int engine_us              # of the next span: what its command took in the engine, 0: not known
     cdef readonly long long made             # spans written since the start
 
     cdef inline void drop(self, int reason) noexcept nogil:
@@ -168,6 +171,8 @@ cdef class Tracer:
     cdef int surround(self, Unit* unit) except -1
     cdef int release(self, Unit* unit, Identity who) except -1
     cdef int done(self, Unit* unit, Identity who, unsigned short command, long long start_ns, long long end_ns, long long request, long long response, int flags, const char* error, int error_length, const char* key) except -1
+    cdef long long place(self, Unit* unit, long long at_ns, long long end_ns) noexcept
+    cdef int blame(self, Unit* unit, long long now) except -1
     cdef int close(self, Unit* unit, Identity who, long long end_ns, int flags, const char* error, int error_length) except -1
     cdef char* key(self, Py_ssize_t command, const char* start, const char* end) except? NULL
     cdef Unit* _new(self) except NULL

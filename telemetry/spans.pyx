@@ -19,7 +19,8 @@ from telemetry.housekeeping import KEY_PREFIX, is_housekeeping
 
 cdef enum:
     BUDGET_OF_REMOTE, BUDGET_OF_ROOTS, BUDGET_OF_CHILDREN, BUDGET_OF_KEPT
-    SPAN_BYTES = 93
+    SPAN_BYTES = 97
+    CHILDREN_APART_NS = 1000
     HEADER_BYTES = 13
     PIPELINE_NAME = 65535
     SPARES_MAX = 1024
@@ -248,7 +249,7 @@ cdef class Tracer:
         if unit.refs:
             return 0
         if unit.form == PIPELINE and unit.children + unit.omitted and not unit.told:
-            self._write_around(unit, who, 0, NULL, 0)
+            self._write_around(unit, who, <int>SLOW if unit.slow else 0, NULL, 0)
         elif unit.form == TRANSACTION and not unit.told:       # the connection ended, or RESET did it
             self.close(unit, who, unit.end_ns if unit.end_ns else unit.start_ns, 0, NULL, 0)
         self.units -= 1
@@ -362,6 +363,33 @@ cdef class Tracer:
         if unit.remote:
             flags |= HAS_PARENT | REMOTE_PARENT
         return self._write(who, 2, flags, unit, span_id, unit.parent_id, command, start_ns, end_ns, request, response, 0, error, error_length, key)
+
+    cdef long long place(self, Unit* unit, long long at_ns, long long end_ns) noexcept:
+        """Where the span of a command of this unit begins: viewers sort children by that. At the earliest 1 µs behind the one before it.
+
+        Commands that came together have only their order. Where they all took less than 1 µs each, there is as much room as there is.
+        """
+        cdef long long apart = CHILDREN_APART_NS
+        if at_ns < unit.next_ns:
+            at_ns = unit.next_ns if unit.next_ns < end_ns else end_ns
+        if end_ns - unit.start_ns < unit.count * apart:
+            apart = (end_ns - unit.start_ns) // (unit.count + 1)
+        unit.next_ns = at_ns + apart
+        return at_ns
+
+    cdef int blame(self, Unit* unit, long long now) except -1:
+        """One of the commands of a pipeline was slow, and nobody knows which: the span around them is."""
+        if unit.form != PIPELINE or unit.told or unit.slow:
+            return 0
+        if unit.decision == OPEN:
+            self._admit(unit, now)
+        if unit.decision != SENT and not unit.kept:
+            if not self._take(BUDGET_OF_KEPT, now):
+                self.drop(BUDGET_KEPT)
+                return 0
+            unit.kept = KEPT_SLOW
+        unit.slow = True
+        return 0
 
     cdef int close(self, Unit* unit, Identity who, long long end_ns, int flags, const char* error, int error_length) except -1:
         """A transaction has ended: EXEC or DISCARD was answered, or the connection is lost. flags, error: as of `done`."""
@@ -512,9 +540,10 @@ cdef class Tracer:
         memcpy(p + 75, &batch_size, 4)
         memcpy(p + 79, &omitted, 4)
         memcpy(p + 83, &omitted_errors, 4)
-        memcpy(p + 87, &cut_error, 2)
-        memcpy(p + 89, &state_length, 2)
-        memcpy(p + 91, &key_length, 2)
+        memcpy(p + 87, &self.engine_us, 4)
+        memcpy(p + 91, &cut_error, 2)
+        memcpy(p + 93, &state_length, 2)
+        memcpy(p + 95, &key_length, 2)
         p += SPAN_BYTES
         if cut_error:
             memcpy(p, error, cut_error)

@@ -69,6 +69,8 @@ cdef class HomeRoute(Flight):
             if not self.restoring and not self.asking:         # else it is an answer to us, and the client is as idle as before
                 self.owner.active_ns = self.used_ns = now
             self._take(self.relay.buffer, n, now)
+            if self.relay.suspects.group is not None:
+                self.relay.suspects.over(False)
         elif n != -1:
             self.owner.ended()
 
@@ -174,6 +176,8 @@ cdef class HomeRoute(Flight):
             self._deliver(NULL_TEXT, 0)
         if stash:
             self._take(PyByteArray_AS_STRING(stash), PyByteArray_GET_SIZE(stash), now_ns())
+            if self.relay.suspects.group is not None:
+                self.relay.suspects.over(False)
         if not self.closed and self.task is None:
             self.upstream.resume(HOLD)
             self.relay.check_quiet()
@@ -325,7 +329,7 @@ cdef class HomeRoute(Flight):
             if self.transaction.queued.length > self.relay.flight_limit:
                 self.relay.strike(limits.FLIGHT, self.owner.peer)
                 return self._go_raw("too_many_in_flight")
-            self.recorder.answered_ns = now
+            self.recorder.answered(now)
             return self._unanswered()
         self.recorder.replied(&entry, now)
         if entry.flags & PLANNED:
@@ -339,7 +343,7 @@ cdef class HomeRoute(Flight):
                 self.owner.changed(None)
         self.pending.pop()
         self._settle(&entry)
-        self.recorder.answered_ns = now
+        self.recorder.answered(now)
         self.silent_block = False
         if not failed:
             self.answered_well = True

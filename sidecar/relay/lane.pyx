@@ -129,7 +129,7 @@ cdef class Rider:
             self.recorder.release(entry)
         self.pending.pop()
         self.relay.in_flight -= 1
-        self.recorder.answered_ns = now
+        self.recorder.answered(now)
         if framer.size > LARGE_BYTES:
             self.owner.home_turns = LARGE_TURNS
         return 0
@@ -288,6 +288,8 @@ cdef class Lane:
             now = now_ns()
             self.used_ns = now
             self._take(self.relay.buffer, n, now)
+            if self.relay.suspects.group is not None:
+                self.relay.suspects.over(True)
         elif n != -1:
             self.close()
 

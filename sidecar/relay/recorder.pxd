@@ -22,6 +22,7 @@ cdef class Recorder:
     cdef Unit* batch                     # commands without a context that came in the read being taken
     cdef Unit* transaction               # what is to be queued
     cdef long long answered_ns           # when the last reply was complete, or the client read again
+    cdef long long before_ns             # the same, before the read that is being taken
     # The request being taken.
     cdef const char* first               # its first argument, NULL: not known; of a longer one, 16 bytes may be all that is here
     cdef long long first_length
@@ -40,8 +41,16 @@ cdef class Recorder:
     cdef int release(self, Pending* entry) except -1
     cdef int apply(self, object change) except -1
     cdef int _span(self, Pending* entry, long long now, int found) except -1
+    cdef int _late(self, Pending* entry, long long now) except -1
+    cdef long long _since(self, Pending* entry, long long now) noexcept
     cdef int _consume_context(self) except -1
     cdef int _let_transaction_go(self) except -1
+
+    cdef inline void answered(self, long long now) noexcept nogil:
+        """A reply is complete. Those of one read come at the same time, and only what was before it says how long they took."""
+        if self.answered_ns != now:
+            self.before_ns = self.answered_ns
+            self.answered_ns = now
 
     cdef inline void request(self, const char* start, const char* end, const char* first, long long first_length, Py_ssize_t container) noexcept nogil:
         """What the bytes of the next command show; all NULL and 0: nothing."""

@@ -193,17 +193,33 @@ cdef class Recorder:
                 tracer.pass_by(entry.unit, now, entry.size, framer.size)
                 return 0
             self._span(entry, now, spans.MISS if misses else spans.HIT if hits else 0)
-        elif tracer.enabled and not tracer.exported and now - entry.at_ns > tracer.slow_ns and \
-                tracer.treatment(entry.command, NULL, 0) in (spans.TRACED, spans.TRACED_ALONE):
-            entry.unit = tracer.root()
-            self._span(entry, now, 0)
+        elif tracer.enabled and now - entry.at_ns > tracer.slow_ns:
+            self._late(entry, now)
         return 0
+
+    cdef int _late(self, Pending* entry, long long now) except -1:
+        """A command without a unit has its reply, and came some time ago."""
+        cdef Tracer tracer = self.tracer
+        if entry.flags & BLOCKS or entry.awaiting == MULTI_REPLY:    # MULTI itself takes no time
+            return 0
+        if not tracer.exported and not entry.flags & QUEUED and tracer.treatment(entry.command, NULL, 0) in (spans.TRACED, spans.TRACED_ALONE):
+            return self._span(entry, now, 0)
+        if now - self._since(entry, now) > tracer.slow_ns:
+            return self.relay.suspects.beside(self.who, entry, now, self.replies.size, entry.flags & QUEUED)
+        return 0
+
+    cdef long long _since(self, Pending* entry, long long now) noexcept:
+        """From when its reply is judged: it was framed, and the replies of earlier reads had come."""
+        cdef long long before = self.answered_ns if self.answered_ns != now else self.before_ns
+        return entry.at_ns if entry.at_ns > before else before
 
     cdef int _span(self, Pending* entry, long long now, int found) except -1:
         """Tell the tracer that the command has its reply, which is in the framer. found: HIT, MISS or 0."""
         cdef Tracer tracer = self.tracer
         cdef ReplyFramer framer = self.replies
-        cdef long long since = entry.at_ns if entry.at_ns > self.answered_ns else self.answered_ns
+        cdef long long since = self._since(entry, now)
+        cdef long long start = entry.at_ns
+        cdef bint late = now - since > tracer.slow_ns
         cdef int flags = found
         cdef bint failed = framer.type == ERROR or framer.type == BIG_ERROR
         cdef const char* error = NULL
@@ -216,8 +232,12 @@ cdef class Recorder:
                 length -= 1
         if entry.flags & BLOCKS:
             flags |= spans.BLOCKED
-        elif not entry.flags & QUEUED and now - since > tracer.slow_ns:
-            flags |= spans.SLOW
+            late = False
+        elif entry.flags & QUEUED and late:
+            self.relay.suspects.beside(self.who, entry, now, framer.size, True)
+            late = False
+        if entry.unit == NULL:                                # told only if it was slow
+            return self.relay.suspects.suspect(self.who, entry, since, start, now, framer.size, flags, error, length) if late else 0
         if entry.flags & (OPENS | ENDS):
             entry.unit.request += entry.size
             entry.unit.response += framer.size
@@ -225,14 +245,21 @@ cdef class Recorder:
                 return 0
             if entry.unit == self.transaction:                # refused: what follows runs by itself
                 self._let_transaction_go()
+            if late:
+                return self.relay.suspects.suspect(self.who, entry, since, start, now, framer.size, flags, error, length)
             return tracer.close(entry.unit, self.who, now, flags, error, length)
-        if not failed and not flags & spans.SLOW and tracer.pass_by(entry.unit, now, entry.size, framer.size):
+        if not failed and not late and tracer.pass_by(entry.unit, now, entry.size, framer.size):
             return 0
-        return tracer.done(entry.unit, self.who, entry.command, entry.at_ns, now, entry.size, framer.size, flags, error, length, entry.key)
+        if entry.unit.form != spans.SINGLE:
+            start = tracer.place(entry.unit, start, now)
+        if late:
+            return self.relay.suspects.suspect(self.who, entry, since, start, now, framer.size, flags, error, length)
+        return tracer.done(entry.unit, self.who, entry.command, start, now, entry.size, framer.size, flags, error, length, entry.key)
 
     cdef int lost(self, Pending* entry, str error_type, long long now) except -1:
         """A command ends without a reply. error_type: why, "" when none was to come."""
         cdef bytes text = error_type.encode()
+        cdef long long start = entry.at_ns
         if entry.awaiting >= REFUSAL:
             return 0
         if self.ledger.enabled:
@@ -243,7 +270,9 @@ cdef class Recorder:
             return self.tracer.close(entry.unit, self.who, now, 0, text, len(text))
         if entry.flags & OPENS and entry.unit.form == spans.TRANSACTION:
             return 0
-        return self.tracer.done(entry.unit, self.who, entry.command, entry.at_ns, now, entry.size, 0, spans.BLOCKED if entry.flags & BLOCKS else 0,
+        if entry.unit.form != spans.SINGLE:
+            start = self.tracer.place(entry.unit, start, now)
+        return self.tracer.done(entry.unit, self.who, entry.command, start, now, entry.size, 0, spans.BLOCKED if entry.flags & BLOCKS else 0,
                                 text, len(text), entry.key)
 
     cdef int add_bytes(self, Pending* entry, long long request, long long response) except -1:

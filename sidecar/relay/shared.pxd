@@ -6,6 +6,7 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 
 from sidecar.relay.channel cimport Poller
 from sidecar.relay.commands cimport CommandTable
+from sidecar.relay.suspects cimport Suspects
 from telemetry.ledger cimport Ledger
 from telemetry.spans cimport Tracer
 
@@ -22,6 +23,7 @@ cdef class Relay:
     cdef readonly CommandTable table
     cdef readonly Ledger ledger
     cdef readonly Tracer tracer
+    cdef readonly Suspects suspects
     cdef public bint auth_required       # the default user has a password, as far as the supervisor knows
     cdef public bint strict              # the engine refuses line ends that are wrong, as Valkey does from 9.1 on
     cdef public object special           # sidecar.relay.special.Special

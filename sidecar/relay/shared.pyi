@@ -5,6 +5,7 @@ from typing import Any
 from sidecar.relay.commands import CommandTable
 from sidecar.relay.session import Session
 from sidecar.relay.special import Special
+from sidecar.relay.suspects import Suspects
 from telemetry.ledger import Ledger
 from telemetry.spans import Tracer
 
@@ -13,6 +14,7 @@ class Relay:
     table: CommandTable
     ledger: Ledger
     tracer: Tracer
+    suspects: Suspects
     auth_required: bool
     strict: bool
     special: Special

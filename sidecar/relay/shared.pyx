@@ -44,6 +44,7 @@ cdef class Relay:
         self.table = table
         self.ledger = ledger
         self.tracer = tracer
+        self.suspects = Suspects(tracer)
         self.engine_socket = engine_socket
         self.engine_timeout = engine_timeout
         self.sessions = set()

@@ -14,13 +14,13 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import uvloop
 
 from sidecar.counts import ClientCount
-from sidecar.link import Body, Link
+from sidecar.link import Body, Link, LinkClosedError
 from sidecar.relay import limits
 from sidecar.relay.commands import CommandTable
 from sidecar.relay.complaints import Complaints
@@ -40,6 +40,8 @@ _SPANS_INTERVAL_S = 0.1
 """Spans wait so long for a full packet."""
 _PACKETS_MOST = 64
 """So many packets of spans, 48 KB each, may wait for a supervisor that is busy; more are dropped, and counted."""
+_WITNESS_WITHIN_S = 5.0
+"""For what the engine says about late replies: it may be busy with the next slow command."""
 _DRAIN_LOOK_S = 0.1
 """Between looks at whether only clients that take nothing are left; else the last reply ends the drain at once."""
 _LAST_WORDS_S = 1.0
@@ -105,6 +107,7 @@ class Worker:
             self._relay.last_replies(_LAST_REPLIES_S)
             for session in list(self._relay.sessions):
                 session.close()
+            self._relay.suspects.give_up()
         self._tracer.flush()
         self._send_snapshot()
         await self._link.flushed(_LAST_WORDS_S)
@@ -155,6 +158,7 @@ class Worker:
         self._special = Special(self._link, self._settings, body["config_values"], count, self._roster)
         self._relay.special = self._special
         self._relay.on_unknown = self._unknown
+        self._relay.suspects.ask = self._ask_witness
         self._relay.on_upstreams = self._count_upstreams
         self._listener = Listener(self._relay, self._link, self._settings, count, complaints)
         self._relay.on_closed = self._listener.closed
@@ -317,6 +321,20 @@ class Worker:
         assert self._relay is not None
         assert self._count is not None
         self._count.set_unmatched(self._relay.unmatched)
+
+    def _ask_witness(self, question: Body, decide: Callable[[Body | None], None]) -> None:
+        """Which of these late replies took the time, as the engine's slow log says."""
+
+        async def ask() -> None:
+            try:
+                answer: Body | None = await self._link.request("witness", question, timeout=_WITNESS_WITHIN_S)
+            except (TimeoutError, LinkClosedError):
+                answer = None
+            decide(answer)
+
+        task = self._loop.create_task(ask())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _unknown(self) -> None:
         now = self._loop.time()

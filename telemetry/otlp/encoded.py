@@ -18,6 +18,8 @@ class Observed(NamedTuple):
     span_id: bytes
     trace_flags: int
     identity: Identity
+    engine_ns: int = 0
+    """What the engine says that it took itself; 0: it did not say."""
 
 
 class Encoded(NamedTuple):

@@ -31,7 +31,7 @@ cdef extern from *:
     typedef struct {
         unsigned char row, kind; unsigned short flags; unsigned char trace_flags, trace_id[16], span_id[8], parent_id[8];
         long long start_ns, end_ns; unsigned short name; unsigned int identity; unsigned long long request, response;
-        unsigned int batch, omitted, omitted_errors; unsigned short error_length, state_length, key_length;
+        unsigned int batch, omitted, omitted_errors, engine_us; unsigned short error_length, state_length, key_length;
     } span_row;
     #pragma pack(pop)
     """
@@ -63,6 +63,7 @@ cdef extern from *:
         u32 batch
         u32 omitted
         u32 omitted_errors
+        u32 engine_us
         u16 error_length
         u16 state_length
         u16 key_length
@@ -115,6 +116,7 @@ cdef bytes SYSTEM = text_attribute("db.system.name", "valkey")
 cdef bytes BATCH_SIZE = field(0x0A, b"db.operation.batch.size")
 cdef bytes REQUEST_SIZE = field(0x0A, b"valkey.request.size")
 cdef bytes RESPONSE_SIZE = field(0x0A, b"valkey.response.size")
+cdef bytes ENGINE_DURATION = field(0x0A, b"valkey.engine.duration")
 cdef bytes OMITTED = field(0x0A, b"valkey.pipeline.omitted")
 cdef bytes OMITTED_ERRORS = field(0x0A, b"valkey.pipeline.omitted.errors")
 
@@ -154,6 +156,19 @@ cdef inline u8* put_moment(u8* to, u8 tag, long long ns) noexcept:
     for i in range(8):
         to[1 + i] = <u8>((<u64>ns) >> (8 * i))
     return to + 9
+
+
+cdef inline u8* put_seconds(u8* to, bytes key, double value) noexcept:
+    """An attribute that is a double."""
+    cdef u64 bits
+    cdef u8* at
+    memcpy(&bits, &value, 8)
+    to[0] = 0x4A
+    to[1] = <u8>(PyBytes_GET_SIZE(key) + 11)
+    at = put(to + 2, key)
+    at[0] = 0x12
+    at[1] = 9
+    return put_moment(at + 2, 0x21, <long long>bits)
 
 
 cdef str text_of(const u8* at, Py_ssize_t length):
@@ -414,6 +429,8 @@ cdef class SpanEncoder:
         if span.omitted:
             at = put_number(at, OMITTED, span.omitted)
             at = put_number(at, OMITTED_ERRORS, span.omitted_errors)
+        if span.engine_us:
+            at = put_seconds(at, ENGINE_DURATION, span.engine_us / 1e6)
         if span.flags & HIT:
             at = put(at, CACHE_HIT)
         elif span.flags & MISS:
@@ -470,4 +487,5 @@ cdef object observed(span_row* span, long long offset_ns, _Name name, _Who who, 
         (<const char*>span.span_id)[:8],
         span.trace_flags,
         who.identity,
+        span.engine_us * 1000,
     )

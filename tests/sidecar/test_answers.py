@@ -28,7 +28,14 @@ def test_our_connection_that_was_cut_unseen_costs_no_answer(start_bare: Callable
         front = Front(ListenerSettings(), str, Journal())
         engine = cast("Any", Engine(first=first, second=second))
         answers = Answers(
-            front, engine, cast("Any", None), None, Journal(), injected=dict[str, str], starts_open=lambda: False
+            front,
+            engine,
+            cast("Any", None),
+            None,
+            Journal(),
+            injected=dict[str, str],
+            logged_from=dict[str, str],
+            starts_open=lambda: False,
         )
         identifier = await first.call("CLIENT", "ID")
         with bare.client() as client:  # our loop stands still meanwhile

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 from typing import Any
 
 import pytest
@@ -170,6 +171,30 @@ def test_a_transaction_over_several_reads_with_a_command_refused_at_queueing(tal
 
 
 @pytest.mark.parametrize(
+    "parts",
+    [
+        ["SET a 1\nGET a\nINCR a\nGET b\nINCR a"],
+        ["MULTI\nSET a 1\nGET a\nINCR a\nGET b\nINCR a\nEXEC"],
+        ["MULTI", "SET a 1\nGET a\nINCR a", "GET b", "INCR a", "EXEC"],
+        [f"TRACEPARENT {T} COUNT 5\nSET a 1\nGET a", "INCR a\nGET b\nINCR a"],
+    ],
+)
+def test_children_begin_in_the_order_in_which_they_ran(talk: Talk, parts: list[str]) -> None:
+    """Viewers sort by that. A queued command ends with EXEC all the same: its duration is not made up."""
+    conversation = talk(*parts)
+    (parent,) = [span for span in conversation.spans if span.kind == spanpacket.SERVER]
+    children = sorted((s for s in conversation.spans if s is not parent), key=lambda span: span.start_ns)
+    assert [span.name for span in children] == ["SET", "GET", "INCR", "GET", "INCR"]
+    starts = [span.start_ns for span in children]
+    assert parent.start_ns <= starts[0]
+    assert all(span.start_ns <= span.end_ns <= parent.end_ns for span in children)
+    room_ns = (parent.end_ns - parent.start_ns) // 6
+    assert all(after - before >= min(1000, room_ns) > 0 for before, after in itertools.pairwise(starts))
+    if parent.name == "MULTI":
+        assert {span.end_ns for span in children} == {parent.end_ns}
+
+
+@pytest.mark.parametrize(
     ("parts", "tree"),
     [
         (["MULTI\nSET a 1\nDISCARD", "GET a"], ["MULTI", "GET"]),
@@ -219,7 +244,7 @@ def test_a_slow_command_is_marked(talk: Talk) -> None:
 
 
 def test_no_command_is_slow_for_those_before_it_in_a_pipeline(talk: Talk) -> None:
-    conversation = talk("DEBUG SLEEP 0.03\nGET a\nGET b", slow_threshold=0.02)
+    conversation = talk("DEBUG SLEEP 0.03\nGET a\nGET b", slow_threshold=0.02, watched=True)
     assert [s.name for s in conversation.spans if s.flags & spanpacket.SLOW] == ["DEBUG"]
 
 

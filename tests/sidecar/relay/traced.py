@@ -10,18 +10,20 @@ import socket
 import termios
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from sidecar import tracing
 from sidecar.counts import ClientCount, ConnectionCounts
 from sidecar.engine import commandtable
 from sidecar.engine.connection import Connection
+from sidecar.journal import Journal
 from sidecar.relay.commands import CommandTable
 from sidecar.relay.roster import Roster
 from sidecar.relay.session import Session
 from sidecar.relay.shared import Relay
 from sidecar.relay.special import HELD, Special
 from sidecar.settings import SidecarSettings
+from sidecar.slowlog import SlowLog
 from telemetry import spanpacket
 from telemetry.commandnames import KNOWN
 from telemetry.ledger import Ledger
@@ -58,6 +60,7 @@ class Conversation:
     replies: list[bytes] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
     drops: dict[str, int] = field(default_factory=dict)
+    told: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     lane: bool = False
 
     def named(self, name: str) -> list[Span]:
@@ -90,6 +93,22 @@ async def read_table(path: str) -> CommandTable:
         connection.close()
 
 
+class _Connection(Connection):
+    """As the supervisor's, in a worker's loop: uvloop's transports are no asyncio.Transport."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+
+class _Engine:
+    """What of the supervisor's engine its slow log needs."""
+
+    def __init__(self, connection: Connection, table: commandtable.Table) -> None:
+        self.connection: Connection | None = connection
+        self.table: commandtable.Table | None = table
+        self.child = None
+
+
 class Tracing:
     """A relay with a tracer, as a worker has one."""
 
@@ -98,6 +117,11 @@ class Tracing:
     ) -> None:
         loop = asyncio.get_running_loop()
         self.faults: list[dict[str, Any]] = []
+        self.watching: Connection | None = None
+        self.told: list[tuple[str, dict[str, Any]]] = []
+        """What the log says of the engine's slow commands that no span is about: events and their attributes."""
+        self.journal = Journal()
+        self.journal.attach(lambda _when, _level, event, _text, details: self.told.append((event, details)))
         loop.set_exception_handler(lambda _loop, context: self.faults.append(context))
         self.tracer = Tracer(table.names)
         self.packets: list[bytes] = []
@@ -120,6 +144,38 @@ class Tracing:
         client.setblocking(False)
         Session(self.relay, ours, peer, "192.0.2.9:6379", transport, True)
         return client
+
+    async def watch(self) -> None:
+        """From now on the engine's slow log is asked which command was slow, as a supervisor does it."""
+        connection = await _Connection.open(self.relay.engine_socket)
+        await connection.introduce([])
+        self.watching = connection
+        self.slow_log = SlowLog(_Engine(connection, await commandtable.read(connection)), self.journal)
+        await self.slow_log.look()
+        self.told.clear()
+        loop, asking = asyncio.get_running_loop(), set[asyncio.Task[None]]()
+
+        def ask(question: dict[str, Any], decide: Callable[[dict[str, Any] | None], None]) -> None:
+            async def answer() -> None:
+                decide(await self.slow_log.witness(question))
+
+            task = loop.create_task(answer())
+            asking.add(task)
+            task.add_done_callback(asking.discard)
+
+        self.relay.suspects.ask = ask
+
+    async def decided(self) -> None:
+        """Until the engine has been asked about every late reply."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.relay.suspects.waiting:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+
+    async def wrote(self, spans: int) -> None:
+        """Until it has written so many."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.tracer.made < spans:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
 
     async def say(self, client: socket.socket, data: bytes) -> bytes:
         """Send in one write; what has come back when the relay has read it and nothing of it is in flight."""
@@ -156,6 +212,8 @@ class Tracing:
         return [span for packet in self.packets for span in spanpacket.unpack(packet)]
 
     def end(self) -> None:
+        if self.watching is not None:
+            self.watching.close()
         self.relay.lane_pool.close()
         self.relay.poller.close()
         assert self.faults == []
@@ -169,10 +227,16 @@ async def converse(
     sampler: Sampler = ALWAYS_ON,
     *,
     lane: bool = False,
+    watched: bool = False,
     **settings: Any,
 ) -> Conversation:
-    """Each part goes in one write; the next one when everything has been answered. lane: what can go by lane does."""
+    """Each part goes in one write; the next one when everything has been answered. lane: what can go by lane does.
+
+    watched: the engine's slow log is asked about late replies.
+    """
     traced = Tracing(engine, table, sampler, **settings)
+    if watched:
+        await traced.watch()
     conversation = Conversation(lane=lane)
     with traced.connect() as client, traced.connect() as neighbour:
         if lane:
@@ -180,6 +244,10 @@ async def converse(
         for part in parts:
             conversation.replies.append(await traced.say(client, part))
     await traced.settle()
+    await traced.decided()
+    if watched:
+        await traced.slow_log.look()
+        conversation.told = traced.told
     conversation.spans = traced.spans()
     conversation.drops = traced.tracer.take_drops()
     traced.end()

@@ -191,7 +191,7 @@ def test_slow_spans_and_the_slowest_sampled_command_are_handed_out_also_without_
         encoded = SpanEncoder().encode(spanpacket.pack(spans), encode)
         assert [(o.command, o.error_type) for o in encoded.slow] == [("KEYS", ""), ("GET", "WRONGTYPE")]
         assert encoded.exemplar == encoded.slow[1]
-        assert encoded.exemplar == ("GET", "WRONGTYPE", 500, 600, b"GET".ljust(16), b"12345678", 1, who)
+        assert encoded.exemplar == ("GET", "WRONGTYPE", 500, 600, b"GET".ljust(16), b"12345678", 1, who, 0)
         assert bool(encoded.data) is encode
     assert SpanEncoder().encode(spanpacket.pack([span("GET", 1, 0)])).exemplar is None
 
