@@ -183,8 +183,8 @@ class SidecarSettings:
     trace_budget_remote: int = _setting(
         Integer(0, 1_000_000),
         1000,
-        "Spans a second, at most, below spans of clients (TRACEPARENT); twice as many in a burst. As many again may "
-        "hang below our own roots. The budgets hold unless OTEL_TRACES_SAMPLER asks for a ratio.",
+        "Spans a second, at most, below spans of clients (TRACEPARENT); five times as many in a burst. As many again "
+        "may hang below our own roots. The budgets hold unless OTEL_TRACES_SAMPLER asks for a ratio.",
     )
     trace_budget_root: int = _setting(
         Integer(0, 1_000_000),

@@ -42,10 +42,12 @@ from sidecar.process_arguments import TitleMemory
 from sidecar.process_title import Title
 from sidecar.processes import Children, share_open_files
 from sidecar.slowlog import SlowLog
+from sidecar.span_budgets import SpanBudgets
 from sidecar.status import Status
 from sidecar.worker_process import WorkerProcess
 from sidecar.workers import Workers
 from telemetry.exemplars import Exemplars
+from telemetry.names import LEDGER_SPANS_DROPPED
 from telemetry.otlp import settings as otlp_settings
 from telemetry.totals import Totals
 
@@ -246,6 +248,9 @@ class Supervisor:
         self._workers.on_spans = self._exports.take
         self._slow_log = SlowLog(self._engine, self._journal)
         self._answers.witness = self._slow_log.witness
+        self._span_budgets = SpanBudgets(
+            lambda: self._totals.counter(LEDGER_SPANS_DROPPED), configuration.sidecar, self._journal
+        )
 
     def spawn(self) -> None:
         """Start the children; they start up while this process imports the rest. No engine before we own its data."""
@@ -288,6 +293,7 @@ class Supervisor:
         helpers = [
             asyncio.create_task(self._engine_info.run(), name="engine-info"),
             asyncio.create_task(self._slow_log.run(), name="slow-log"),
+            asyncio.create_task(self._span_budgets.run(), name="span-budgets"),
             asyncio.create_task(self._front.certificates.watch(), name="certificates"),
             asyncio.create_task(self._start_exports(), name="exports"),
         ]

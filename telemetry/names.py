@@ -301,7 +301,7 @@ class Budget(NamedTuple):
 
 
 BUDGETS: tuple[Budget, ...] = (
-    Budget("trace-budget-remote", 1_000, 2_000, "below spans of clients (`TRACEPARENT`)"),
+    Budget("trace-budget-remote", 1_000, 5_000, "below spans of clients (`TRACEPARENT`)"),
     Budget("trace-budget-root", 50, 200, "of commands without a context"),
     Budget("trace-budget-kept", 10, 20, "kept only because a command failed or was slow"),
 )

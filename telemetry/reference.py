@@ -80,7 +80,8 @@ spans:
 |---|---|---|---|
 """
 _DROPS: Final = """
-Every span that is not sent is counted in `valkey.sidecar.spans.dropped`, by reason:
+When a budget is spent, the log says so once (`spans.limited`, with the number and the setting), and once more when
+nothing was lost for a minute. Every span that is not sent is counted in `valkey.sidecar.spans.dropped`, by reason:
 
 | reason | spans that were not sent because … |
 |---|---|

@@ -306,7 +306,7 @@ def test_the_samplers_of_the_specification(
 
 def test_spans_and_drops_are_all_commands_when_budgets_are_spent(talk: Talk) -> None:
     parts = ["GET a"] * 300 + [f"TRACEPARENT {T}\nGET a"] * 50 + ["GET a extra"] * 30
-    conversation = talk(*parts, trace_budget_root=10, trace_budget_remote=10, trace_budget_kept=5)
+    conversation = talk(*parts, trace_budget_root=10, trace_budget_remote=5, trace_budget_kept=5)
     assert len(conversation.spans) + sum(conversation.drops.values()) == 380
     roots = [s for s in conversation.spans if not s.flags & (spanpacket.HAS_PARENT | spanpacket.KEPT_ERROR)]
     remote = [s for s in conversation.spans if s.flags & spanpacket.HAS_PARENT]
@@ -318,7 +318,7 @@ def test_spans_and_drops_are_all_commands_when_budgets_are_spent(talk: Talk) -> 
 
 
 def test_children_of_roots_have_a_budget_of_their_own(talk: Talk) -> None:
-    conversation = talk("SET a 1\n" * 100, trace_budget_remote=20)
+    conversation = talk("SET a 1\n" * 100, trace_budget_remote=8)
     pipeline = conversation.one("PIPELINE")
     assert 40 <= len(conversation.named("SET")) < 100
     assert pipeline.omitted == conversation.drops["budget_children"] == 100 - len(conversation.named("SET"))
