@@ -162,7 +162,7 @@ class SidecarSettings:
         Milliseconds(3600),
         0.01,
         "A command that takes longer is slow: it is logged (trace-budget-kept says how many a second at most), and its "
-        "span is kept whatever the sampler says. off: no command is.",
+        "span is kept whatever the sampler says. Below 10ms the engine's slow log starts there, too. off: none is.",
     )
     trace_context: bool = _setting(
         Switch("on", "off"),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -76,18 +76,33 @@ class _Kind:
 
 
 _SLOW = _Kind("slow", "engine.slow_command", "duration", "took {} in the engine.")
+_LARGE_REPLY = _Kind("large-reply", "engine.large_reply", "valkey.response.size", "had a reply of {}.")
 _KINDS = (
     _SLOW,
     _Kind("large-request", "engine.large_request", "valkey.request.size", "came as a request of {}."),
-    _Kind("large-reply", "engine.large_reply", "valkey.response.size", "had a reply of {}."),
+    _LARGE_REPLY,
 )
 
 
-class SlowLog:
-    """Follows the log of one engine over all its restarts."""
+async def _nothing_booked() -> list[tuple[str, int]]:
+    return []
 
-    def __init__(self, engine: _Engine, journal: Journal, poll_s: float = POLL_S) -> None:
+
+class SlowLog:
+    """Follows the log of one engine over all its restarts.
+
+    booked: replies that the engine takes for large ones because of what it had pushed to their client before.
+    """
+
+    def __init__(
+        self,
+        engine: _Engine,
+        journal: Journal,
+        booked: Callable[[], Awaitable[list[tuple[str, int]]]] = _nothing_booked,
+        poll_s: float = POLL_S,
+    ) -> None:
         self._engine = engine
+        self._booked = booked
         self._journal = journal
         self._poll_s = poll_s
         self._child: Child | None = None
@@ -98,6 +113,7 @@ class SlowLog:
         self._entries_at_most = _ENTRIES
         # Slow commands that no record of ours has told so far, and those that one has.
         self._held: deque[Entry] = deque(maxlen=_HELD_MOST)
+        self._large: deque[Entry] = deque(maxlen=_HELD_MOST)
         self._missed_any = False
         self._one_at_a_time = asyncio.Lock()
         self._asked: asyncio.Task[bool] | None = None
@@ -107,13 +123,13 @@ class SlowLog:
         while True:
             await self._look(self._kinds_of(None))
             await asyncio.sleep(min(_HOLD_S, self._poll_s))
-            self._tell_alone(time.monotonic() - _HOLD_S)
+            await self._tell_held(time.monotonic() - _HOLD_S)
             await asyncio.sleep(max(0.0, self._poll_s - _HOLD_S))
 
     async def look(self) -> None:
         """Log what is new; nothing while the engine does not answer."""
         await self._look(self._kinds_of(None))
-        self._tell_alone(time.monotonic())
+        await self._tell_held(time.monotonic())
 
     async def witness(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """What the log says about late replies of a worker's (sidecar.relay.suspects has both messages)."""
@@ -170,16 +186,25 @@ class SlowLog:
                     whole = whole and not self._missed_any
                     if kinds[at] is _SLOW:
                         self._held.extend(entries)
+                    elif kinds[at] is _LARGE_REPLY:
+                        self._large.extend(entries)
                     else:
                         self._tell(kinds[at], entries)
                     at += 1
             return whole
 
-    def _tell_alone(self, seen_before: float) -> None:
-        """Log the slow commands that no record of ours is about."""
+    async def _tell_held(self, seen_before: float) -> None:
+        """Log the slow commands that no record of ours is about, and replies that are as large as they seem."""
         alone = [entry for entry in self._held if entry.seen_at <= seen_before]
         self._held = deque((entry for entry in self._held if entry.seen_at > seen_before), maxlen=_HELD_MOST)
         self._tell(_SLOW, [entry for entry in alone if not entry.told])
+        if self._large:
+            large = list(self._large)
+            self._large.clear()
+            for command, size in await self._booked():
+                if entry := next((e for e in large if (e.command, e.figure) == (command, size)), None):
+                    large.remove(entry)
+            self._tell(_LARGE_REPLY, large)
 
     def _refused(self, error: EngineError) -> None:
         """COMMANDLOG may be unknown, renamed or forbidden, and SLOWLOG not; without either nothing is read."""

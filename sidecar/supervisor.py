@@ -246,7 +246,7 @@ class Supervisor:
         self._status = Status(os.getpid(), self._engine, self._engine_info, self._workers, self._totals, exemplars)
         self._exports = Exports(self._export_settings, self._status, self._engine_info)
         self._workers.on_spans = self._exports.take
-        self._slow_log = SlowLog(self._engine, self._journal)
+        self._slow_log = SlowLog(self._engine, self._journal, self._workers.booked)
         self._answers.witness = self._slow_log.witness
         self._span_budgets = SpanBudgets(
             lambda: self._totals.counter(LEDGER_SPANS_DROPPED), configuration.sidecar, self._journal

@@ -24,6 +24,7 @@ _REDACTED = b"(redacted)"
 _SECOND_NS = 1_000_000_000
 # The engine reads a clock that may be some milliseconds behind.
 _SLACK_NS = 20_000_000
+_ROUNDED_NS = 1_000_000
 
 
 @dataclass(slots=True, eq=False)
@@ -113,7 +114,8 @@ def _is(row: Row, entry: Entry) -> bool:
 def _fits(question: Question, entry: Entry) -> bool:
     """Whether a command of this connection can have run then: the log has whole seconds of its end."""
     took_ns = entry.figure * 1000
-    if (entry.client == _LANE) != question.shared:
+    waited_ns = question.until_ns - question.since_ns
+    if (entry.client == _LANE) != question.shared or took_ns > waited_ns + _ROUNDED_NS:
         return False
     earliest = max(entry.when * _SECOND_NS, question.since_ns + took_ns - _SLACK_NS)
     latest = min((entry.when + 1) * _SECOND_NS, question.until_ns + _SLACK_NS)

@@ -25,6 +25,7 @@ from telemetry import spanpacket
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_MOST_S = 5.0
 
+_BOOKED_WITHIN_S = 1.0
 # A worker that was told to stop has only to write its last figures.
 _STOP_WITHIN_S = 2.0
 _LAST_FRAMES_WITHIN_S = 1.0
@@ -154,6 +155,11 @@ class Workers:
             if worker.link is not None and not worker.ready:
                 worker.link.send(kind, dict(body))
         await self.ask(kind, body, within_s)
+
+    async def booked(self) -> list[tuple[str, int]]:
+        """Commands and bytes of replies that the engine takes for large ones, because it had pushed so much before."""
+        answers = await self.ask("booked", {}, _BOOKED_WITHIN_S)
+        return [(command, size) for answer in answers for command, size in answer["booked"]]
 
     async def stop(self) -> None:
         """Have them write their last figures, close every session and end."""

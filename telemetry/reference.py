@@ -48,7 +48,10 @@ Commands that belong together are shown together:
   INTERNAL span below it, 128 at most; the others are summed up in the attributes of the parent. So are commands that
   were given one context together (`TRACEPARENT … COUNT n`). A command with a context of its own is in no pipeline.
 - **Transactions.** `MULTI` to `EXEC` are one SERVER span `MULTI`, with the queued commands below it. Each has its own
-  result.
+  result, and ends with `EXEC`'s reply: it has no duration of its own.
+
+Spans below one parent start in the order in which their commands ran, at least 1 µs apart where the parent is long
+enough, so that viewers list them in that order.
 
 A command that failed has the status ERROR with the engine's text, in which arguments are left out. Spans never hold
 values, and keys only if `--sidecar-trace-keys` asks for them. A span has no key if a part of its request was already
@@ -72,6 +75,7 @@ The same holds for StackExchange.Redis' own keys and channels, `__Booksleeve_*`.
 
 `OTEL_TRACES_SAMPLER` decides, as the specification says. Whatever it says, commands that failed and commands slower
 than `--sidecar-slow-threshold` are kept, marked with `valkey.kept`; blocking commands are not slow because they wait.
+[Which command was slow](#which-command-was-slow) says how that is judged.
 
 A cache answers more commands than anybody wants to read about. As long as no ratio is asked for, budgets bound the
 spans:
@@ -85,6 +89,31 @@ nothing was lost for a minute. Every span that is not sent is counted in `valkey
 
 | reason | spans that were not sent because … |
 |---|---|
+"""
+_SLOW: Final = """
+### Which command was slow
+
+A command is slow when it took longer than `--sidecar-slow-threshold` from its last byte, or from the replies that came
+before its own, whichever is later. A transaction is judged from `EXEC` to the reply to `EXEC`. A slow command is one
+log record `command.slow` with our duration and, as `valkey.engine.duration`, the engine's. Commands in the engine's
+slow log that match none of ours are logged as `engine.slow_command`.
+
+The engine sends the replies of a pipeline together, so their arrival doesn't show which command took the time. We ask
+the engine's slow log (`COMMANDLOG`, or `SLOWLOG`) at once and match its entries by command, time and length of the
+arguments. If `sidecar-slow-threshold` is below 10 ms, we have the engine log from there on, unless you set
+`slowlog-log-slower-than` yourself.
+
+- The command that the engine names is kept and logged. Commands before it aren't.
+- On a [shared connection](lanes.md), commands of other clients behind it did wait for it: they are kept and logged,
+  too.
+- If the engine names none of them, a client's only late command is slow: it waited for something else. Of several
+  late commands of one pipeline, the `PIPELINE` span is kept and logged in their place.
+- If the log can't be read (no rights, a higher threshold, more slow commands than it holds), a command that came late
+  by itself is slow, and several together are again their `PIPELINE`. On a shared connection, only the last command of
+  the late replies is judged.
+
+A client that gets large replies late only because it doesn't read them doesn't make its commands slow. What the engine
+pushes to a subscriber is no large reply: `engine.large_reply` leaves it out.
 """
 _METRICS: Final = """
 ## Metrics
@@ -179,7 +208,7 @@ def telemetry_page() -> str:
     parts += _rows((f"`--sidecar-{b.setting}`", f"{b.per_second:,}", f"{b.burst:,}", b.about) for b in names.BUDGETS)
     parts.append(_DROPS)
     parts += _rows((f"`{reason}`", meaning) for reason, meaning in names.DROP_REASONS.items())
-    parts += [_METRICS, f"\nUpper bounds of durations: {_bounds()}.\n"]
+    parts += [_SLOW, _METRICS, f"\nUpper bounds of durations: {_bounds()}.\n"]
     for scope, prose in _SCOPES.items():
         parts += [f"\n### {scope}\n", prose, _INSTRUMENT_HEAD]
         parts += _rows(_instrument(instrument) for instrument in names.INSTRUMENTS if instrument.scope == scope)

@@ -12,6 +12,7 @@ cdef class HomeRoute(Flight):
     cdef bytearray collected             # the beginning of a reply that a plan transforms
     cdef bytearray stash                 # replies that wait for a plan's answer
     cdef bytearray out                   # replies that go to the client with what follows, while answers of ours stand between them
+    cdef long long pushed                # bytes that came without a command since the last reply
     cdef readonly bint closed
     cdef bint replica                    # the connection is a replication stream
     cdef bint answered_well              # a command of this connection has succeeded: it need not authenticate (any more)
@@ -28,6 +29,7 @@ cdef class HomeRoute(Flight):
     cdef int _frame(self, long long now) except -1
     cdef int _confirmation(self, int kind, long long now) except -1
     cdef int _complete(self, long long now) except -1
+    cdef int _book(self, Py_ssize_t command) except -1
     cdef int _take_effect(self, int awaiting, bint failed) except -1
     cdef int _reset(self) except -1
     cdef int _go_raw(self, str reason) except -1

@@ -283,8 +283,10 @@ cdef class HomeRoute(Flight):
             if kind > MESSAGE:
                 return self._confirmation(kind, now)
             if kind == MESSAGE or framer.type == PUSH:
+                self.pushed += framer.size
                 return 0
         if self._is_monitor_line():
+            self.pushed += framer.size
             return 0
         if self._executing():
             self.planned -= self.transaction.executed(self.recorder, self.owner, now)
@@ -332,6 +334,8 @@ cdef class HomeRoute(Flight):
             self.recorder.answered(now)
             return self._unanswered()
         self.recorder.replied(&entry, now)
+        if self.pushed:
+            self._book(entry.command)
         if entry.flags & PLANNED:
             self.pending.plans.popleft()
             self.planned -= 1
@@ -361,6 +365,13 @@ cdef class HomeRoute(Flight):
     cdef bint _is_script(self, Pending* entry):
         """Whether it is a command that SCRIPT DEBUG makes interactive."""
         return self.relay.table.names[entry.command] in ("EVAL", "EVAL_RO")
+
+    cdef int _book(self, Py_ssize_t command) except -1:
+        """The engine takes what it pushes to a client for a part of the client's next reply, which its log of large ones shows then."""
+        if self.pushed > LARGE_BYTES:
+            self.relay.booked.append((self.relay.tracer.names[command], self.pushed + self.replies.size))
+        self.pushed = 0
+        return 0
 
     cdef int _take_effect(self, int awaiting, bint failed) except -1:
         """What the reply that is complete changes in the state of the connection."""

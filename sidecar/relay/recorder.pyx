@@ -200,7 +200,10 @@ cdef class Recorder:
     cdef int _late(self, Pending* entry, long long now) except -1:
         """A command without a unit has its reply, and came some time ago."""
         cdef Tracer tracer = self.tracer
-        if entry.flags & BLOCKS or entry.awaiting == MULTI_REPLY:    # MULTI itself takes no time
+        if entry.flags & BLOCKS:
+            self.answered_ns = self.before_ns = now
+            return 0
+        if entry.awaiting == MULTI_REPLY:                     # it takes no time itself
             return 0
         if not tracer.exported and not entry.flags & QUEUED and tracer.treatment(entry.command, NULL, 0) in (spans.TRACED, spans.TRACED_ALONE):
             return self._span(entry, now, 0)
@@ -233,6 +236,7 @@ cdef class Recorder:
         if entry.flags & BLOCKS:
             flags |= spans.BLOCKED
             late = False
+            self.answered_ns = self.before_ns = now           # what follows has waited for it, as was asked for
         elif entry.flags & QUEUED and late:
             self.relay.suspects.beside(self.who, entry, now, framer.size, True)
             late = False

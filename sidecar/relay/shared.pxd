@@ -24,6 +24,7 @@ cdef class Relay:
     cdef readonly Ledger ledger
     cdef readonly Tracer tracer
     cdef readonly Suspects suspects
+    cdef readonly object booked          # deque: (command, bytes) of the latest replies that the engine takes for large ones
     cdef public bint auth_required       # the default user has a password, as far as the supervisor knows
     cdef public bint strict              # the engine refuses line ends that are wrong, as Valkey does from 9.1 on
     cdef public object special           # sidecar.relay.special.Special

@@ -1,4 +1,5 @@
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,6 +16,7 @@ class Relay:
     ledger: Ledger
     tracer: Tracer
     suspects: Suspects
+    booked: deque[tuple[str, int]]
     auth_required: bool
     strict: bool
     special: Special

@@ -4,6 +4,7 @@ It serves no client itself.
 """
 
 import asyncio
+from collections import deque
 
 from sidecar.relay import limits
 
@@ -24,6 +25,7 @@ cdef extern from *:
 cdef Py_ssize_t _BUFFER_BYTES = 128 * 1024
 cdef Py_ssize_t _CROWD = 500        # sessions: they had some megabytes, and giving back takes a millisecond or two
 cdef long long _MUCH = 8 << 20      # bytes that were kept: the same of them
+cdef int _BOOKED_MOST = 1024
 cdef double _COME_HOME_S = 0.005    # between attempts: the engine accepts in turns
 cdef int _AT_ONCE = 64              # connections that are opened, or closed, before others are served
 cdef double _PARK_AGAIN_S = 0.02
@@ -45,6 +47,7 @@ cdef class Relay:
         self.ledger = ledger
         self.tracer = tracer
         self.suspects = Suspects(tracer)
+        self.booked = deque(maxlen=_BOOKED_MOST)
         self.engine_socket = engine_socket
         self.engine_timeout = engine_timeout
         self.sessions = set()

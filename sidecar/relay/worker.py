@@ -261,6 +261,14 @@ class Worker:
         assert self._roster is not None
         self._answer_later(body, self._roster.answer(body["what"], body))
 
+    def _on_booked(self, body: Body, _fds: list[int]) -> None:
+        """Replies that are large only because the engine counts what it had pushed before; each is told once."""
+        booked: list[tuple[str, int]] = []
+        if self._relay is not None:
+            booked = list(self._relay.booked)
+            self._relay.booked.clear()
+        self._link.reply(body, {"booked": booked})
+
     def _on_suspend_lanes(self, body: Body, _fds: list[int]) -> None:
         relay = self._relay
         assert relay is not None

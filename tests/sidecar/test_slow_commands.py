@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Server, Start, wait_until
+from tests.conftest import Server, Start, receive, wait_until
+from tests.sidecar.relay.traced import command
 
 _TIMES = 20
 _SCRIPT = "local x = 0 for i = 1, 6000000 do x = x + i end return x"
@@ -19,7 +20,7 @@ def slow(server: Server) -> list[dict[str, Any]]:
 
 
 def summary(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    return [(event["event_name"], event["db.operation.name"]) for event in events]
+    return [(event["event_name"], event.get("db.operation.name", "")) for event in events]
 
 
 def after_the_engines_own(server: Server, *, times: int, name: str) -> list[dict[str, Any]]:
@@ -30,7 +31,7 @@ def after_the_engines_own(server: Server, *, times: int, name: str) -> list[dict
         client.execute_command("LOLWUT")
         client.config_set("slowlog-log-slower-than", 10_000)
     wait_until(lambda: ("engine.slow_command", "LOLWUT") in summary(slow(server)), "the engine's own are told")
-    return [event for event in slow(server) if event["db.operation.name"] == name]
+    return [event for event in slow(server) if event.get("db.operation.name") == name]
 
 
 def test_a_slow_script_is_one_record_with_both_durations(start: Start) -> None:
@@ -99,3 +100,25 @@ def test_a_rewrite_does_not_write_what_the_user_has_not_set(start: Start, tmp_pa
         client.config_set("slowlog-log-slower-than", 3000)
         assert client.config_rewrite()
         assert "slower-than 3000" in conf.read_text()
+
+
+# ---- large replies ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_what_was_pushed_to_a_subscriber_is_no_large_reply_of_its_next_command(start: Start, protocol: int) -> None:
+    server = start()
+    with server.connect() as sock, server.client() as client:
+        sock.sendall(command("HELLO", str(protocol)) + command("SUBSCRIBE", "news"))
+        receive(sock, b":1\r\n")
+        message = b"x" * 50_000
+        for _ in range(60):
+            client.publish("news", message)
+            receive(sock, b"x\r\n")
+        sock.sendall(command("PING", "the-end"))
+        receive(sock, b"the-end\r\n")
+        client.set("large", b"y" * 2_000_000)
+        client.get("large")
+    event = server.wait_said("engine.large_reply")
+    assert event["db.operation.name"] == "GET"
+    assert len(server.said("engine.large_reply")) == 1

@@ -60,6 +60,10 @@ def test_a_command_that_was_not_slow_is_not_logged(log: Recorder) -> None:
             replace(_SLOW, name="PIPELINE", batch_size=300, end_ns=_SLOW.start_ns + 2_500_000_000),
             "PIPELINE took 2,500.0 ms for 10.0.0.1:5000 (worker-7).",
         ),
+        (
+            replace(_SLOW, engine_us=11_900),
+            "GET took 12.3 ms for 10.0.0.1:5000 (worker-7), 11.9 ms of it in the engine.",
+        ),
     ],
 )
 def test_the_sentence_says_who_waited_how_long(log: Recorder, span: Span, message: str) -> None:

@@ -28,6 +28,7 @@ def test_everything_that_is_known_is_an_attribute() -> None:
     who = Identity("tcp", "::1", 5000, 3, "api-1", "SE.Redis/3.4.35", "bob")
     flags = spanpacket.HIT | spanpacket.BLOCKED | spanpacket.KEPT_SLOW
     full = replace(_SPAN, identity=who, flags=flags, batch_size=300, omitted=172, omitted_errors=1, key=b"user:1")
+    full = replace(full, engine_us=12_500)
     assert (
         attributes(full).items()
         >= {
@@ -41,6 +42,7 @@ def test_everything_that_is_known_is_an_attribute() -> None:
             "valkey.cache.hit": True,
             "valkey.blocked": True,
             "valkey.kept": "slow",
+            "valkey.engine.duration": 0.0125,
             "valkey.pipeline.omitted": 172,
             "valkey.pipeline.omitted.errors": 1,
             "valkey.key": "user:1",

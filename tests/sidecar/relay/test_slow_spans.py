@@ -144,3 +144,19 @@ def test_on_a_shared_connection_only_what_came_behind_the_slow_command_has_waite
         traced.end()
 
     uvloop.run(main())
+
+
+@pytest.mark.parametrize("exported", [True, False])
+def test_what_follows_a_blocking_command_in_a_pipeline_is_not_slow_for_it(talk: Talk, exported: bool) -> None:
+    conversation = talk("WATCH k", "BLPOP none 0.2\nEVAL_RO return(1) 0\nGET a", exported=exported, slow_threshold=0.1)
+    assert slow(conversation) == []
+
+
+def test_more_late_replies_than_are_kept_are_all_told(talk: Talk) -> None:
+    pipeline = lines("EVAL_RO return(1) 0\n" * 600) + SLOW + lines("EVAL_RO return(1) 0\n" * 30)
+    conversation = talk("WATCH k", pipeline, slow_threshold=0.01, watched=True)
+    scripts = len(conversation.named("EVAL_RO")) + len(conversation.named("EVAL"))
+    assert scripts + sum(conversation.drops.values()) == 631
+    (around,) = conversation.named("PIPELINE")
+    assert around.batch_size == 631
+    assert not [span for span in slow(conversation) if span.name == "EVAL_RO"]

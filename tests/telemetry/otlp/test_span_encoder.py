@@ -46,6 +46,7 @@ SPANS = st.builds(
     batch_size=U32 | st.integers(0, 3),
     omitted=U32 | st.just(0),
     omitted_errors=U32,
+    engine_us=U32 | st.just(0),
     error=st.binary(max_size=60)
     | TEXT.map(str.encode)
     | st.sampled_from([b"WRONGTYPE Operation", b"client_gone", b"ERR unknown command 'get', with args beginning: 'x'"]),
@@ -80,6 +81,7 @@ def expected_attributes(span: Span) -> dict[str, Any]:
         "valkey.pipeline.omitted.errors": span.omitted_errors if span.omitted else None,
         "valkey.cache.hit": True if flags & spanpacket.HIT else False if flags & spanpacket.MISS else None,
         "valkey.blocked": True if flags & spanpacket.BLOCKED else None,
+        "valkey.engine.duration": span.engine_us / 1e6 if span.engine_us else None,
         "valkey.kept": None,
     }
     if flags & spanpacket.KEPT_ERROR:
