@@ -1,7 +1,7 @@
-"""Spans that are not sent because a budget is spent, as the log says it.
+"""Log records about spans that weren't sent because a budget was spent.
 
-Owns what is said when that begins and when it has ended: once each, with the number and the setting. It counts nothing;
-workers do, and `valkey.sidecar.spans.dropped` has every figure.
+Owns the two records, one when it begins and one when it's over, each with the number and the setting. It counts
+nothing: workers do, and `valkey.sidecar.spans.dropped` has every figure.
 
     task = asyncio.create_task(SpanBudgets(lambda: totals.counter("spans.dropped"), settings, journal).run())
 """
@@ -18,28 +18,30 @@ from sidecar.tracing import bursts
 
 _LOOK_S = 5.0
 _QUIET_LOOKS = 12
-"""A minute without a loss: it is over."""
+"""A minute in which every span was sent: it's over."""
 
 
 class _Budget(NamedTuple):
-    """What is lost beyond it, and which setting it is."""
+    """Which spans it limits, the setting, and how serious it is when some are lost."""
 
     what: str
     setting: str
     level: Level
 
 
-# Few roots are sent whatever they cost: that is what this budget is for, and no fault.
+# Losing roots is expected: their budget is small on purpose.
 _BUDGETS: Mapping[str, _Budget] = {
-    "budget_remote": _Budget("spans below those of clients", "trace-budget-remote", "warning"),
-    "budget_children": _Budget("spans inside our own pipelines and transactions", "trace-budget-remote", "warning"),
+    "budget_remote": _Budget("spans under client spans", "trace-budget-remote", "warning"),
+    "budget_children": _Budget(
+        "spans inside pipelines and transactions without a context", "trace-budget-remote", "warning"
+    ),
     "budget_root": _Budget("spans of commands without a context", "trace-budget-root", "notice"),
     "budget_kept": _Budget("spans of commands that failed or were slow", "trace-budget-kept", "warning"),
 }
 
 
 class _State:
-    """Of one budget."""
+    """What is known about one budget."""
 
     def __init__(self) -> None:
         self.seen = 0
@@ -49,7 +51,7 @@ class _State:
 
 
 class SpanBudgets:
-    """dropped: how many spans were not sent so far, by reason."""
+    """dropped: how many spans weren't sent so far, by reason."""
 
     def __init__(self, dropped: Callable[[], Mapping[str, int]], settings: SidecarSettings, journal: Journal) -> None:
         self._dropped = dropped
@@ -67,7 +69,7 @@ class SpanBudgets:
             self.look()
 
     def look(self) -> None:
-        """Say what has changed since the last look."""
+        """Log what has changed since the last look."""
         dropped = self._dropped()
         for reason, budget in _BUDGETS.items():
             state = self._states[reason]
@@ -78,18 +80,18 @@ class SpanBudgets:
             details = {"reason": reason, "setting": f"sidecar-{budget.setting}", "spans": state.lost}
             if new and not state.told:
                 state.told = True
-                allowed = f"{self._per_second[budget.setting]:,} a second and {self._at_once[reason]:,} at once"
+                allowed = f"{self._per_second[budget.setting]:,} a second, {self._at_once[reason]:,} at once"
                 self._journal.log(
                     budget.level,
                     "spans.limited",
-                    f"{new:,} {budget.what} were not sent: sidecar-{budget.setting} allows {allowed}. "
-                    "valkey.sidecar.spans.dropped counts them from now on.",
+                    f"{new:,} {budget.what} weren't sent: sidecar-{budget.setting} allows {allowed}. "
+                    "valkey.sidecar.spans.dropped has the running count.",
                     **details,
                 )
             elif state.told and state.quiet_looks >= _QUIET_LOOKS:
                 self._journal.notice(
                     "spans.not_limited",
-                    f"All {budget.what} are sent again: {state.lost:,} were not, beyond sidecar-{budget.setting}.",
+                    f"All {budget.what} are sent again; {state.lost:,} weren't, because of sidecar-{budget.setting}.",
                     **details,
                 )
                 state.told = False

@@ -13,8 +13,8 @@ from sidecar.settings import SidecarSettings
 from telemetry.otlp.settings import Sampler
 from telemetry.spans import BUDGETS_BYTES
 
-# Seconds of a budget that may be used at once: below a client's spans, below roots, roots, kept ones. A page of an
-# application may look up thousands of keys, and nobody minds how fast; a span costs all our processes some 7 µs.
+# Seconds' worth of a budget that may be used at once: under client spans, under our roots, roots, kept ones. One page
+# of an application may look up thousands of keys at once. A span costs all our processes together about 7 µs.
 _BURSTS_S = (5, 5, 4, 2)
 _NEVER_NS = 2**62
 
@@ -42,7 +42,7 @@ def describe(settings: SidecarSettings, sampler: Sampler, *, exported: bool) -> 
 
 
 def bursts(settings: SidecarSettings) -> tuple[int, int, int, int]:
-    """Spans that may be sent at once: below clients' spans, below our own roots, roots, kept ones."""
+    """Spans that may be sent at once: under client spans, under our own roots, roots, kept ones."""
     remote, root, kept = settings.trace_budget_remote, settings.trace_budget_root, settings.trace_budget_kept
     of_remote, of_children, of_roots, of_kept = _BURSTS_S
     return remote * of_remote, remote * of_children, root * of_roots, kept * of_kept

@@ -1,7 +1,7 @@
-"""What the engine's slow log says about replies that came late.
+"""What the engine's slow log says about late replies.
 
-Owns the match between a worker's question (commands of one connection to the engine, in the order of their replies) and
-entries of the log, by operation, time and the length of the arguments. It asks nobody, and holds no argument.
+Owns the match between a worker's question (commands of one connection to the engine, in reply order) and entries of the
+log, by operation, time and the length of the arguments. It asks nobody, and keeps no argument.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _ROUNDED_NS = 1_000_000
 class Entry:
     """One entry of a log of the engine's. `when` is in seconds since the epoch; `figure` in microseconds or bytes.
 
-    size: bytes of the request as clients send it, None where the log does not tell. told: a record of ours says it.
+    size: bytes of the request as clients send it, None where the log doesn't show it all. told: one of our own records
+    is about it.
     """
 
     number: int
@@ -47,7 +48,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One late reply, sizes in bytes. owner: the row of the command that it is a part of, below 0 where it has none."""
+    """One late reply, sizes in bytes. owner: the row of the command it belongs to (its EXEC), below 0 without one."""
 
     command: str
     request: int
@@ -73,10 +74,10 @@ class Question:
 
 
 def answer(question: Question, entries: Sequence[Entry]) -> dict[int, int]:
-    """Which rows took the time, and how many nanoseconds each in the engine; their entries are marked as told.
+    """The rows that took the time, with their nanoseconds in the engine; their entries are marked as told.
 
-    entries: in the order in which the engine wrote them. A command took the time when it was slow by our own
-    threshold, or took half of the time that all have waited for; and when there is only one.
+    entries: in the engine's order. A row took the time if it was slow by our own threshold, took at least half of the
+    whole wait, or is the only one.
     """
     matches = _matches(question, [entry for entry in entries if not entry.told and _fits(question, entry)])
     took: dict[int, int] = {}
@@ -97,7 +98,7 @@ def _matches(question: Question, entries: Sequence[Entry]) -> list[tuple[int, En
         fitting = [row for row in range(at, len(question.rows)) if _is(question.rows[row], entry)]
         if not fitting:
             continue
-        # Of several that look alike, the largest reply took longest; but those behind it need a row each, too.
+        # Of several that look alike, take the one with the largest reply, but leave a row for each later entry.
         alike = sum(other.command == entry.command and other.size == entry.size for other in entries[number + 1 :])
         fitting = fitting[: max(1, len(fitting) - alike)]
         row = max(fitting, key=lambda row: (question.rows[row].response, -row))

@@ -84,8 +84,9 @@ spans:
 |---|---|---|---|
 """
 _DROPS: Final = """
-When a budget is spent, the log says so once (`spans.limited`, with the number and the setting), and once more when
-nothing was lost for a minute. Every span that is not sent is counted in `valkey.sidecar.spans.dropped`, by reason:
+When a budget is spent, that is logged once (`spans.limited`, with the number and the setting), and once more when no
+span has been lost for a minute (`spans.not_limited`). Every span that is not sent is counted in
+`valkey.sidecar.spans.dropped`, by reason:
 
 | reason | spans that were not sent because … |
 |---|---|

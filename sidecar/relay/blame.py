@@ -1,7 +1,7 @@
 """Which commands of a late read were slow.
 
-Owns the rule, for replies that one connection to the engine brought in one read: the engine executes the commands of a
-connection one after the other, and the replies say in which order. A wrong blame is worse than none.
+Owns the rule for replies that arrived in one read of one connection to the engine: the engine runs a connection's
+commands one after another, and the replies show the order. Blaming the wrong command is worse than blaming none.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections.abc import Collection, Sequence
 def judge(
     sessions: Sequence[int], may_be_slow: Sequence[bool], took_long: Collection[int], known: bool
 ) -> tuple[set[int], list[list[int]]]:
-    """The rows that were slow; and for each session whose pipeline was slow without a known culprit, its rows.
+    """The rows that were slow, and for each session whose pipeline was slow without a known culprit, its rows.
 
-    sessions: whose command each late reply answers, in order. may_be_slow: whether it is told as slow itself.
-    took_long: the rows that took the time, as the engine says. known: whether it would have said so of all.
+    sessions: the session of each late reply, in order. may_be_slow: whether the reply's command can be reported.
+    took_long: the rows that took the time, according to the engine. known: whether it would have named every one.
 
-    With a culprit, that command was slow, and so was whatever waited for another session's: what came before it was
-    in time, and what came behind it in its own session was answered at once. When the engine knows of none, they have
-    waited for something else: a session's only command was slow, several of them together were. When the engine
-    cannot say, only the last command has certainly waited for all of it.
+    A culprit was slow, and so was a command that waited for another session's culprit. Commands before it were in
+    time, and later commands of the same session were answered right away. If the engine names no culprit, they all
+    waited for something else: a session's only command was slow, and of several, their pipeline was. If the engine
+    can't say, only the last command certainly waited.
     """
     rows_of: dict[int, list[int]] = {}
     for row, session in enumerate(sessions):

@@ -1,8 +1,8 @@
-"""Late replies, until it is known which command took the time.
+"""Late replies, until we know which command took the time.
 
-The engine writes the replies of a pipeline in one go, so a read that comes late shows only that one of its commands was slow. Owns those
-replies from their read until the engine's slow log (COMMANDLOG, SLOWLOG) has been asked; `sidecar.relay.blame` has the rule. A reply that
-was in time never comes here, and nothing here delays a reply: they have been delivered. Bounded: what finds no room is judged at once.
+The engine sends the replies of a pipeline together, so a late read only shows that one of its commands was slow. Owns the records of those
+replies from their read until the engine's slow log (COMMANDLOG, SLOWLOG) has answered; `sidecar.relay.blame` has the rule. Replies themselves
+are never delayed, and a reply that was in time never gets here. Everything is bounded: without room, a read is judged at once.
 """
 
 cimport cython
@@ -78,7 +78,7 @@ cdef class Suspects:
 
     cdef int suspect(self, Identity who, Pending* entry, long long since_ns, long long start_ns, long long now, long long response, int flags,
                      const char* error, int error_length) except -1:
-        """A reply came late, and its command has a span or is told without one. flags, error: as of Tracer.done; start_ns: of the span."""
+        """A reply came late, and its command gets a span or a log record if it was slow. flags, error: as in Tracer.done; start_ns: of the span."""
         cdef Group group = self._group_of(now)
         cdef Suspect* row
         cdef int i
@@ -104,7 +104,7 @@ cdef class Suspects:
                 if group.rows[i].owner != UNCLAIMED:
                     break
                 group.rows[i].owner = row.owner
-        if group.length > _ROWS_MOST:      # no room for more: this one is told as if it had been in time
+        if group.length > _ROWS_MOST:      # no room: this one counts as in time
             group.whole = False
             group.candidates -= 1
             self._tell(group, row.owner, False, 0)
@@ -113,7 +113,7 @@ cdef class Suspects:
         return 0
 
     cdef int beside(self, Identity who, Pending* entry, long long now, long long response, bint queued) except -1:
-        """A late reply that is not told itself, though its command may have taken the time. queued: an element of EXEC's reply, which comes next."""
+        """A late reply without a span of its own whose command may have taken the time. queued: it's an element of the EXEC reply that follows."""
         cdef Group group = self._group_of(now)
         if group.length >= _ROWS_MOST:
             group.whole = False
@@ -122,7 +122,7 @@ cdef class Suspects:
         return 0
 
     cdef int over(self, bint shared) except -1:
-        """The read is taken. shared: the connection is a lane."""
+        """The read is complete. shared: the connection is a lane."""
         cdef Group group = self.group
         cdef long long since_ns
         cdef Suspect* row
@@ -151,7 +151,7 @@ cdef class Suspects:
         return 0
 
     def give_up(self):
-        """Decide what waits without the engine."""
+        """Decide all that is waiting, without the engine's answer."""
         while self.asked:
             self.waiting -= 1
             self._decide(self.asked.pop(), None)
@@ -179,7 +179,7 @@ cdef class Suspects:
         return 0
 
     cdef int _tell(self, Group group, int i, bint slow, long long engine_ns) except -1:
-        """Have the tracer tell one command."""
+        """Hand one command to the tracer."""
         cdef Suspect* row = &group.rows[i]
         cdef Tracer tracer = self.tracer
         cdef Unit* unit = row.unit
@@ -206,7 +206,7 @@ cdef class Suspects:
         return 0
 
     cdef int _tell_together(self, Group group, object rows) except -1:
-        """One of these commands of a session was slow, and nobody knows which: their pipeline was, if they are one."""
+        """One of these commands of a session was slow, but not known which: mark their pipeline, if they are in one."""
         cdef Tracer tracer = self.tracer
         cdef Unit* unit = group.rows[<int>rows[0]].unit
         cdef int row

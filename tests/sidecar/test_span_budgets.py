@@ -10,7 +10,7 @@ from tests.sidecar.relay.traced import T, command
 from tests.telemetry.otlp.receivers import GrpcReceiver
 
 
-def test_a_spent_budget_is_told_once_and_again_when_it_is_over() -> None:
+def test_a_spent_budget_is_logged_once_and_once_more_when_it_is_over() -> None:
     told: list[tuple[str, str, str, dict[str, Any]]] = []
     journal = Journal()
     journal.attach(lambda _when, *event: told.append(event))
@@ -24,8 +24,8 @@ def test_a_spent_budget_is_told_once_and_again_when_it_is_over() -> None:
     ((level, event, message, details),) = told
     assert (level, event) == ("warning", "spans.limited")
     assert message == (
-        "408 spans below those of clients were not sent: sidecar-trace-budget-remote allows 1,000 a second and "
-        "5,000 at once. valkey.sidecar.spans.dropped counts them from now on."
+        "408 spans under client spans weren't sent: sidecar-trace-budget-remote allows 1,000 a second, 5,000 at once. "
+        "valkey.sidecar.spans.dropped has the running count."
     )
     assert details == {"reason": "budget_remote", "setting": "sidecar-trace-budget-remote", "spans": 408}
     told.clear()
@@ -40,8 +40,8 @@ def test_a_spent_budget_is_told_once_and_again_when_it_is_over() -> None:
     assert [(level, details["spans"]) for level, _event, _message, details in told] == [("warning", 1), ("notice", 3)]
 
 
-def test_a_burst_below_a_clients_span_is_sent_whole_and_what_is_lost_beyond_it_is_told(start: Start) -> None:
-    """3,000 in one go, as a page with many lookups sends them."""
+def test_a_burst_under_a_client_span_is_sent_whole_and_a_larger_one_is_logged(start: Start) -> None:
+    """3,000 at once: a page with many lookups."""
     with GrpcReceiver() as receiver:
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_TRACES_SAMPLER": "always_on"}
         server = start(env=env)
@@ -54,7 +54,7 @@ def test_a_burst_below_a_clients_span_is_sent_whole_and_what_is_lost_beyond_it_i
                     answer += sock.recv(1 << 16)
             if lost:
                 event = server.wait_said("spans.limited")
-                assert "sidecar-trace-budget-remote allows 1,000 a second and 5,000 at once" in event["message"]
+                assert "sidecar-trace-budget-remote allows 1,000 a second, 5,000 at once" in event["message"]
                 assert event["spans"] > 0
             else:
                 dropped = server.metrics()
