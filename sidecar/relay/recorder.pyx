@@ -198,10 +198,11 @@ cdef class Recorder:
         return 0
 
     cdef int _late(self, Pending* entry, long long now) except -1:
-        """A command without a unit has its reply, and came some time ago."""
+        """A command without a unit has its reply, and was framed some time ago."""
         cdef Tracer tracer = self.tracer
         if entry.flags & BLOCKS:
-            self.answered_ns = self.before_ns = now
+            if not entry.flags & QUEUED:
+                self.answered_ns = self.before_ns = now
             return 0
         if entry.awaiting == MULTI_REPLY:                     # it takes no time itself
             return 0
@@ -212,7 +213,7 @@ cdef class Recorder:
         return 0
 
     cdef long long _since(self, Pending* entry, long long now) noexcept:
-        """From when its reply is judged: it was framed, and the replies of earlier reads had come."""
+        """The time its reply is judged from: when it was framed, or when the replies of earlier reads came."""
         cdef long long before = self.answered_ns if self.answered_ns != now else self.before_ns
         return entry.at_ns if entry.at_ns > before else before
 
@@ -236,7 +237,8 @@ cdef class Recorder:
         if entry.flags & BLOCKS:
             flags |= spans.BLOCKED
             late = False
-            self.answered_ns = self.before_ns = now           # what follows has waited for it, as was asked for
+            if not entry.flags & QUEUED:
+                self.answered_ns = self.before_ns = now       # what follows has waited for it, as was asked for
         elif entry.flags & QUEUED and late:
             self.relay.suspects.beside(self.who, entry, now, framer.size, True)
             late = False

@@ -338,7 +338,7 @@ class Worker:
                 answer: Body | None = await self._link.request("witness", question, timeout=_WITNESS_WITHIN_S)
             except (TimeoutError, LinkClosedError):
                 answer = None
-            decide(answer)
+            decide(answer if answer and "known" in answer else None)
 
         task = self._loop.create_task(ask())
         self._tasks.add(task)
