@@ -67,15 +67,17 @@ class Connection(asyncio.Protocol):
             except EngineError:
                 continue
             break
-        with contextlib.suppress(EngineError):
-            self.client_id = int(await self.call("CLIENT", "ID"))
+        refusal: EngineError | None = None
         for words in (("CLIENT", "SETNAME", NAME), ("CLIENT", "NO-EVICT", "ON")):
             try:
                 await self.call(*words)
             except EngineError as error:
                 if error.no_rights:
-                    return error
-        return None
+                    refusal = error
+                    break
+        with contextlib.suppress(EngineError):  # once we have a name: the engine's slow log shows this, too
+            self.client_id = int(await self.call("CLIENT", "ID"))
+        return refusal
 
     async def call(self, *words: str | bytes, timeout: float = _CALL_TIMEOUT_S) -> Any:
         """One command and its answer. Raises EngineError, UnreachableError."""
