@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 SLICE = 2048
 """Clients that are described before others are served: some milliseconds.
 
-Every slice delays all clients that are waiting just then. So a few long ones cost the 99th percentile less than many short
-ones do; Valkey itself lists all clients at one stretch.
+Every slice delays all clients that are waiting just then. So a few long ones cost the 99th percentile less than many
+short ones do; Valkey itself lists all clients at one stretch.
 """
 
 NOWHERE = 0
