@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Protocol
 
 from sidecar.relay.plan import word
 
@@ -44,24 +44,35 @@ def has_ip(address: bytes, wanted: bytes) -> bool:
     return rest[:1] == b":" and rest[1:2] != b"0"
 
 
-class Facts(NamedTuple):
-    """What filters may ask of a client. flags: as CLIENT LIST shows them. The rest is known of parked clients only."""
+class Facts(Protocol):
+    """What filters may ask of a client. flags: as CLIENT LIST shows them. `name` and below: of parked clients only."""
 
-    address: bytes
-    local: bytes
-    flags: bytes
-    age_s: int
-    idle_s: int
-    name: bytes = b""
-    user: bytes = b""
-    database: bytes = b""
-    library: bytes = b""
-    library_version: bytes = b""
+    @property
+    def address(self) -> bytes: ...
+    @property
+    def local(self) -> bytes: ...
+    @property
+    def flags(self) -> bytes: ...
+    @property
+    def age_s(self) -> int: ...
+    @property
+    def idle_s(self) -> int: ...
+    @property
+    def name(self) -> bytes: ...
+    @property
+    def user(self) -> bytes: ...
+    @property
+    def database(self) -> int: ...
+    @property
+    def library(self) -> bytes: ...
+    @property
+    def library_version(self) -> bytes: ...
 
-    def has_flags(self, wanted: bytes) -> bool:
-        flags = frozenset(self.flags)
-        # A MONITOR is a replica, too; CLIENT LIST shows the first only.
-        return flags.issuperset(wanted) or (b"O" in self.flags and flags.union(b"S").issuperset(wanted))
+
+def _has_flags(client: Facts, wanted: bytes) -> bool:
+    flags = frozenset(client.flags)
+    # A MONITOR is a replica, too; CLIENT LIST shows the first only.
+    return flags.issuperset(wanted) or (b"O" in client.flags and flags.union(b"S").issuperset(wanted))
 
 
 _Judge = Callable[[Facts, bytes], bool]
@@ -70,11 +81,11 @@ _OURS: dict[bytes, _Judge] = {
     b"addr": lambda client, wanted: client.address == wanted,
     b"laddr": lambda client, wanted: client.local == wanted,
     b"ip": lambda client, wanted: has_ip(client.address, wanted),
-    b"flags": lambda client, wanted: client.has_flags(wanted),
+    b"flags": lambda client, wanted: _has_flags(client, wanted),
     b"not-addr": lambda client, wanted: client.address != wanted,
     b"not-laddr": lambda client, wanted: client.local != wanted,
     b"not-ip": lambda client, wanted: not has_ip(client.address, wanted),
-    b"not-flags": lambda client, wanted: not client.has_flags(wanted),
+    b"not-flags": lambda client, wanted: not _has_flags(client, wanted),
     b"maxage": lambda client, wanted: client.age_s >= int(wanted),
     b"idle": lambda client, wanted: client.idle_s >= int(wanted),
 }
@@ -89,7 +100,7 @@ _ENGINES: dict[bytes, _Judge] = {
     b"name": lambda client, wanted: client.name == wanted,
     b"lib-name": lambda client, wanted: client.library == wanted,
     b"lib-ver": lambda client, wanted: client.library_version == wanted,
-    b"db": lambda client, wanted: client.database == wanted,
+    b"db": lambda client, wanted: b"%d" % client.database == wanted,
     b"capa": lambda _client, _wanted: False,
     b"skipme": lambda _client, _wanted: True,
     b"not-type": lambda _client, wanted: wanted.lower() != b"normal",
@@ -97,7 +108,7 @@ _ENGINES: dict[bytes, _Judge] = {
     b"not-name": lambda client, wanted: client.name != wanted,
     b"not-lib-name": lambda client, wanted: client.library != wanted,
     b"not-lib-ver": lambda client, wanted: client.library_version != wanted,
-    b"not-db": lambda client, wanted: client.database != wanted,
+    b"not-db": lambda client, wanted: b"%d" % client.database != wanted,
     b"not-capa": lambda _client, _wanted: True,
 }
 """Options that the engine judges, but for clients that are parked: of those we know all that it would."""

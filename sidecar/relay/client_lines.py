@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from typing import NamedTuple
 
-from sidecar.relay.client_filters import Facts, true_flags
+from sidecar.relay.client_filters import true_flags
 from sidecar.relay.commands import OTHER
 
 _RESTING = {
@@ -59,8 +60,23 @@ def command_shown(name: str) -> bytes:
     return b"NULL" if name in ("", OTHER) else name.lower().replace(" ", "|").encode()
 
 
-def facts_in(line: bytes, shown: Shown, *, times: bool) -> Facts:
-    """What filters may ask of a client, of which the engine says this line.
+class Listed(NamedTuple):
+    """What filters that are ours may ask of a client with a connection to the engine: the engine judges the rest."""
+
+    address: bytes
+    local: bytes
+    flags: bytes
+    age_s: int
+    idle_s: int
+    name: bytes = b""
+    user: bytes = b""
+    database: int = 0
+    library: bytes = b""
+    library_version: bytes = b""
+
+
+def facts_in(line: bytes, shown: Shown, *, times: bool) -> Listed:
+    """Of a client of which the engine says this line.
 
     times: the engine's own age and idle time are those of one of several connections of the client.
     """
@@ -72,7 +88,7 @@ def facts_in(line: bytes, shown: Shown, *, times: bool) -> Facts:
     if not times:
         age_s, idle_s = int(age), int(idle)
     address = peer.encode()
-    return Facts(address, local.encode(), true_flags(flags, address), age_s, idle_s)
+    return Listed(address, local.encode(), true_flags(flags, address), age_s, idle_s)
 
 
 class LineForm:

@@ -79,10 +79,11 @@ class Clients:
 
         return Plan(transform=transform, cosmetic=True)
 
-    async def listed(self, args: list[bytes]) -> Plan:
-        """CLIENT LIST."""
+    async def listed(self, args: list[bytes], *, prepare: bool) -> Plan:
+        """CLIENT LIST. prepare: it will not be refused anyway."""
         filters = filters_of(args, lanes=self._settings["lanes"]) or REFUSED
-        await self._newcomers_home()
+        if prepare:
+            await self._newcomers_home()
         places = await self._places([*(filters.ids or ()), *(filters.not_ids or ())])
         request = None
         if filters.ours or places:
@@ -192,19 +193,19 @@ class Clients:
             spared = (await self._link.request("spared"))["spared"]
             if not spared and self._settings["lanes"]:  # it knows no way to spare our own connections
                 plan = await without_lanes(self._link, close=True)
-                return Plan(plan.request, self._also_parked(args, filters, plan.transform))
+                return Plan(plan.request, await self._also_parked(args, filters, plan.transform))
             words = [*args[:2], *filters.others, *_ids(filters, places, spared)]
         if not trusted and len(words) > max(len(args), _UNAUTHENTICATED_MOST):
             return Plan(encode([*args[:2], b"ID", *_NOBODY]), _unless_refused(_ASK_AGAIN))
         if error:
             return Plan(encode(words), _unless_refused(_cannot_tell(error)))
-        return Plan(encode(words), self._also_parked(args, filters))
+        return Plan(encode(words), await self._also_parked(args, filters))
 
-    def _also_parked(
+    async def _also_parked(
         self, args: list[bytes], filters: Filters, before: Callable[[bytes], Any] | None = None
     ) -> Callable[[bytes], Awaitable[bytes]]:
         """When the engine has done its part: close who is meant and has no connection to it."""
-        chosen = self._roster.meant(filters)
+        chosen = await self._roster.meant(filters)
 
         async def transform(reply: bytes) -> bytes:
             if before is not None:
@@ -212,8 +213,8 @@ class Clients:
             if reply[:1] != b":":
                 return reply
             # Who has come home meanwhile was meant all the same.
-            meant = list(dict.fromkeys([*(s for s in chosen if not s.closed), *self._roster.meant(filters)]))
-            count = int(reply[1:]) + self._roster.kill(meant)
+            meant = dict.fromkeys([*chosen, *await self._roster.meant(filters)])
+            count = int(reply[1:]) + self._roster.kill([session for session in meant if not session.closed])
             count += sum(await self._elsewhere("kill_parked", {"args": _as_json(args), "most": None}))
             return b":%d\r\n" % count
 
@@ -232,7 +233,7 @@ class Clients:
         async def transform(reply: bytes) -> bytes:
             if reply[:1] != b":":
                 return reply
-            if reply == b":0\r\n" and not self._roster.kill(self._roster.meant(filters), 1):
+            if reply == b":0\r\n" and not self._roster.kill(await self._roster.meant(filters), 1):
                 killed = await self._elsewhere("kill_parked", {"args": _as_json(wanted), "most": 1})
                 if not sum(killed):
                     return b"-ERR No such client\r\n"

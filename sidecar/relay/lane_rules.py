@@ -96,18 +96,23 @@ class LaneRules:
             await self._link.request("bring_home", {"keep": True, "users": users})
 
     async def _users_loaded(self, session: Session, args: list[bytes], request: bytes) -> Plan | None:
-        await self.bring_home()
+        if not session.stranger:
+            await self.bring_home()
         return None
 
     def _user_changed(self, session: Session, args: list[bytes], request: bytes) -> Awaitable[Plan | None] | None:
-        return self._before_change(args[2]) if len(args) > 3 and any(map(_takes_away, args[3:])) else None
+        if session.stranger or not any(map(_takes_away, args[3:])):
+            return None
+        return self._before_change(args[2])
 
     async def _before_change(self, user: bytes) -> Plan | None:
         await self.bring_home(user)
         return None
 
-    async def _pause(self, session: Session, args: list[bytes], request: bytes) -> Plan:
+    async def _pause(self, session: Session, args: list[bytes], request: bytes) -> Plan | None:
         """A command that may make the engine pause clients: then nothing may be on a lane."""
+        if session.stranger:
+            return None
         is_pause = len(args) > 2 and word(args[1]) == b"pause" and args[2].isdigit()
         return await without_lanes(self._link, milliseconds=int(args[2]) if is_pause else None)
 

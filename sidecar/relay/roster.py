@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sidecar.link import Body
-from sidecar.relay.client_filters import Facts, Filters, filters_of
+from sidecar.relay.attributes import Attributes
+from sidecar.relay.client_filters import Filters, filters_of, true_flags
 from sidecar.relay.client_lines import LineForm
 
 if TYPE_CHECKING:
@@ -28,6 +29,59 @@ short ones do; Valkey itself lists all clients at one stretch.
 
 NOWHERE = 0
 """Stands for the engine's id of a client that has no connection to it now."""
+
+
+class _Parked:
+    """What filters may ask of a client that has no connection to the engine now."""
+
+    __slots__ = ("_made", "_session")
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._made = session.attributes or _NEW
+
+    @property
+    def address(self) -> bytes:
+        return self._session.peer.encode()
+
+    @property
+    def local(self) -> bytes:
+        return self._session.local.encode()
+
+    @property
+    def flags(self) -> bytes:
+        return true_flags(b"U", self.address)
+
+    @property
+    def age_s(self) -> int:
+        return self._session.age_s
+
+    @property
+    def idle_s(self) -> int:
+        return self._session.idle_s
+
+    @property
+    def name(self) -> bytes:
+        return self._made.name
+
+    @property
+    def user(self) -> bytes:
+        return self._made.user
+
+    @property
+    def database(self) -> int:
+        return self._made.database
+
+    @property
+    def library(self) -> bytes:
+        return self._made.library
+
+    @property
+    def library_version(self) -> bytes:
+        return self._made.library_version
+
+
+_NEW = Attributes()
 
 
 class Roster:
@@ -126,14 +180,21 @@ class Roster:
         """
         found: list[tuple[int, bytes]] = []
         form = self.form = self.form or LineForm()
-        for i, (client_id, session) in enumerate(list(self._relay.by_first_id.items())):
+        for i, (client_id, session) in enumerate(self._candidates(filters)):
             if i % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
             if session.connected or client_id in but:
                 continue
-            if filters.admits_all or filters.admits_parked(client_id, self._facts(session)):
+            if filters.admits_all or filters.admits_parked(client_id, _Parked(session)):
                 found.append((client_id, session.listed_parked(form)))
         return found
+
+    def _candidates(self, filters: Filters) -> list[tuple[int, Session]]:
+        """Who has been parked before, and may be meant."""
+        known = self._relay.by_first_id
+        if filters.ids is None:
+            return list(known.items())
+        return [(client_id, known[client_id]) for client_id in dict.fromkeys(filters.ids) if client_id in known]
 
     async def _parked(self, body: Body) -> list[tuple[int, str]]:
         found = await self.parked(self._filters(body), frozenset())
@@ -145,33 +206,20 @@ class Roster:
         assert filters is not None  # who asks has found that it is none
         return filters
 
-    def _facts(self, session: Session) -> Facts:
-        shown = session.fields()
-        return Facts(
-            shown[b"addr"],
-            shown[b"laddr"],
-            shown[b"flags"],
-            session.age_s,
-            session.idle_s,
-            shown[b"name"],
-            shown[b"user"],
-            shown[b"db"],
-            shown[b"lib-name"],
-            shown[b"lib-ver"],
-        )
-
     # ---- ends ------------------------------------------------------------------------------------------------------
 
-    def meant(self, filters: Filters) -> list[Session]:
+    async def meant(self, filters: Filters) -> list[Session]:
         """Who has no connection to the engine now and is meant by the filters."""
-        return [
-            session
-            for client_id, session in self._relay.by_first_id.items()
-            if session.parked and filters.admits_parked(client_id, self._facts(session))
-        ]
+        found = []
+        for i, (client_id, session) in enumerate(self._candidates(filters)):
+            if i % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+            if session.parked and filters.admits_parked(client_id, _Parked(session)):
+                found.append(session)
+        return found
 
     async def _kill_parked(self, body: Body) -> int:
-        return self.kill(self.meant(self._filters(body)), body["most"])
+        return self.kill(await self.meant(self._filters(body)), body["most"])
 
     def kill(self, sessions: Sequence[Session], most: int | None = None) -> int:
         """Close these, `most` at most. How many."""

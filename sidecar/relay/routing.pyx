@@ -261,6 +261,11 @@ cdef class Routed(Owner):
         return self.attributes.user if self.attributes is not None else b"default"
 
     @property
+    def stranger(self):
+        """Whether the engine will refuse what it says now, as far as we know, because it must log in first: nothing need be prepared for it."""
+        return self.relay.auth_required and not self.trusted and (self.route is None or self.route.pending.length == 0)
+
+    @property
     def trusted(self):
         """Whether the engine has answered a command of it, which it does to nobody who must authenticate first."""
         return self.group is not None or (self.route is not None and self.route.answered_well)

@@ -23,6 +23,7 @@ class Session:
     reopened: bool
     closed: bool
     connected_ns: int
+    stranger: bool
     trusted: bool
     attributes: Attributes | None
     user: bytes

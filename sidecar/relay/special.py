@@ -167,10 +167,10 @@ class Special:
     # ---- CLIENT ----------------------------------------------------------------------------------------------------
 
     def _client_list(self, session: Session, args: list[bytes], request: bytes) -> Answer:
-        return self._clients.listed(args)
+        return self._clients.listed(args, prepare=not session.stranger)
 
     def _client_kill(self, session: Session, args: list[bytes], request: bytes) -> Answer:
-        return self._clients.killed(args, trusted=session.trusted)
+        return None if session.stranger else self._clients.killed(args, trusted=session.trusted)
 
     # ---- replies and streams ---------------------------------------------------------------------------------------
 
@@ -241,11 +241,11 @@ class Special:
         names = [word(name) for name in args[2::2]]
         told = {n.decode(): _text(v) for n, v in zip(names, args[3::2], strict=True) if n in TOLD}
         answer = self._config_set_plan(session, args, names)
-        if self.settings["lanes"] and OF_IDENTITY.intersection(names):
+        if self.settings["lanes"] and OF_IDENTITY.intersection(names) and not session.stranger:
             answer = self._at_home(answer)
         if told:
             answer = self._telling_later(answer, told) if inspect.isawaitable(answer) else self._telling(answer, told)
-        if self.settings["lanes"] and not OF_MEMORY.isdisjoint(told):
+        if self.settings["lanes"] and not OF_MEMORY.isdisjoint(told) and not session.stranger:
             answer = self._without_lanes(answer, close="maxmemory-clients" in told)
         return answer
 

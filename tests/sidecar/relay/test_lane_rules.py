@@ -47,12 +47,17 @@ async def _nothing(_sessions: object) -> None:
     """Nobody is there to be brought home."""
 
 
-def decide(link: Link, name: str, text: str, **settings: Any) -> Plan | None:
+def decide(link: Link, name: str, text: str, *, stranger: bool = False, **settings: Any) -> Plan | None:
     async def main() -> Plan | None:
         relay = SimpleNamespace(sessions=set(), by_engine_id={}, by_first_id={}, lane_ids=[], bring_home=_nothing)
         told = {**SETTINGS, **settings}
         special = Special(cast("Any", link), told, {}, cast("Any", None), Roster(cast("Any", relay), told))
-        plan = special(cast("Any", SimpleNamespace(is_local=True, trusted=True)), name, text.encode().split(), b"")
+        plan = special(
+            cast("Any", SimpleNamespace(is_local=True, trusted=True, stranger=stranger)),
+            name,
+            text.encode().split(),
+            b"",
+        )
         return await plan if inspect.isawaitable(plan) else plan
 
     return asyncio.run(main())
@@ -189,3 +194,25 @@ def test_an_option_that_we_do_not_know_is_the_engines_to_judge() -> None:
 
 def test_without_lanes_none_of_these_is_held() -> None:
     assert not HELD & HELD_FOR_LANES
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ACL LOAD",
+        "ACL SETUSER default off",
+        "CONFIG SET requirepass another",
+        "CLIENT KILL ADDR 127.0.0.1:1",
+        "CLIENT KILL 127.0.0.1:1",
+        "CLIENT LIST",
+        "CLIENT PAUSE 1000",
+        "FAILOVER",
+        "SHUTDOWN",
+        "CONFIG SET client-output-buffer-limit normal",
+    ],
+)
+def test_nothing_is_prepared_for_who_must_log_in_first(text: str) -> None:
+    link = Link()
+    name = " ".join(text.split()[:2]) if " " in text else text
+    decide(link, name, text, stranger=True)
+    assert link.said == []
