@@ -384,8 +384,7 @@ cdef class Tracer:
         if unit.decision == OPEN:
             self._admit(unit, now)
         if unit.decision != SENT and not unit.kept:
-            if not self._take(BUDGET_OF_KEPT, now):
-                self.drop(BUDGET_KEPT)
+            if not self._take(BUDGET_OF_KEPT, now):            # its commands are counted as not sent; it is none
                 return 0
             unit.kept = KEPT_SLOW
         unit.slow = True

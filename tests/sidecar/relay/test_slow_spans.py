@@ -114,6 +114,14 @@ def test_when_the_engine_cannot_say_which_it_was_the_pipeline_is_kept(talk: Talk
     assert bool(slow(conversation)[0].flags & spanpacket.KEPT_SLOW) == (sampler is OFF)
 
 
+@pytest.mark.parametrize("sampler", [ALWAYS_ON, OFF])
+def test_a_pipeline_that_there_was_no_budget_for_is_counted_once_for_each_command(talk: Talk, sampler: Sampler) -> None:
+    pipelines = [lines("EVAL_RO return(1) 0\nEVAL_RO return(2) 0")] * 60
+    conversation = talk("WATCH k", *pipelines, sampler=sampler, slow_threshold=1e-9)
+    sent = sum(span.name != "PIPELINE" for span in conversation.spans)
+    assert sent + sum(conversation.drops.values()) == 120
+
+
 def test_without_an_exporter_and_an_answer_the_pipeline_is_told(talk: Talk) -> None:
     conversation = talk(
         "WATCH k", lines("EVAL_RO return(1) 0") + SLOW + lines("GET b"), exported=False, slow_threshold=0.01
