@@ -37,6 +37,7 @@ cdef class RequestFramer:
     cdef readonly long long size     # bytes, framing included
     cdef bint is_inline
     cdef bint odd                    # a CR LF is not one: Valkey refuses it from 9.1 on, and closes the connection
+    cdef bint ever_odd               # the same, of this request or an earlier one
     cdef const char* first           # argument, NULL: it has none; all of it is here when the request came whole, else FIRST_KEPT bytes at most
     cdef long long first_length      # of the argument
     cdef char kept[FIRST_KEPT]

@@ -241,9 +241,9 @@ cdef class RequestFramer:
                     self.first_length = self.body_length
                 if self.body_left <= n + 1:    # the CR LF behind it, or a half of it
                     if self.body_left >= 2 and p[self.body_left - 2] != 13:
-                        self.odd = True
+                        self.odd = self.ever_odd = True
                     if self.body_left <= n and p[self.body_left - 1] != 10:
-                        self.odd = True
+                        self.odd = self.ever_odd = True
                 self.body_left -= n
                 p += n
                 if self.body_left:
@@ -275,7 +275,7 @@ cdef class RequestFramer:
                         return p
             elif self.state == AFTER_LENGTH:
                 if p[0] != 10:
-                    self.odd = True
+                    self.odd = self.ever_odd = True
                 p += 1
                 if self.number_state != DIGITS and self.number_state != ZERO:
                     self.event = BROKEN
@@ -304,7 +304,7 @@ cdef class RequestFramer:
                         return p
             elif self.state == AFTER_COUNT:
                 if p[0] != 10:
-                    self.odd = True
+                    self.odd = self.ever_odd = True
                 p += 1
                 if self.number_state == MINUS or self.number_state == NO_DIGIT or self.number > _COUNT_MAX:
                     self.event = BROKEN

@@ -423,7 +423,9 @@ cdef class Session(Requests):
             return 0
         if self.route is None:
             return self._finish("client_gone")
-        if self.broken or self.endless or self.route.raw or (self.route.settled() and self.requests.midway()):
+        # What follows a line end that the engine refuses is never answered, and under CLIENT REPLY SKIP not even that is.
+        if self.broken or self.endless or self.route.raw or (self.requests.ever_odd and self.relay.strict) \
+                or (self.route.settled() and self.requests.midway()):
             if self.route.upstream.length == 0:
                 self.route.upstream.end()      # the engine answers what it has, be it with a refusal, and closes
         elif self.route.settled():

@@ -204,3 +204,17 @@ def test_who_reads_late_by_tls_gets_every_reply_and_a_proper_end(start_tls: Star
         replies = quit_late(tls.server, sock)
         sock.sendall(lines("PING"))
         assert receive(sock) == replies
+
+
+@pytest.mark.parametrize("ending", [b"*1\r\n$4\r\x89PING\r\n", b"*1\r\x89$4\r\nPING\r\n", b"*1\r\n$4\r\nPING\x89\n"])
+def test_who_leaves_behind_a_request_that_was_refused_in_silence_is_gone_at_once(
+    server: Server, bare: Server, ending: bytes
+) -> None:
+    for each in (bare, server):
+        with each.client() as client:
+            sock = each.connect()
+            sock.sendall(lines("CLIENT REPLY SKIP"))
+            wait_until(lambda: "client|reply" in {c["cmd"] for c in client.client_list()}, "it is executed")  # noqa: B023
+            sock.sendall(ending + lines("GET a\nGET b"))
+            sock.close()
+            wait_until(lambda: len(client.client_list()) == 1, "it is gone", timeout=20)  # noqa: B023
