@@ -40,6 +40,7 @@ _ATTRIBUTES = {
     "valkey.cache.hit",
     "valkey.client.lib",
     "valkey.client.name",
+    "valkey.engine.duration",
     "valkey.kept",
     "valkey.request.size",
     "valkey.response.size",
