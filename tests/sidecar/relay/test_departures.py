@@ -214,7 +214,7 @@ def test_who_leaves_behind_a_request_that_was_refused_in_silence_is_gone_at_once
         with each.client() as client:
             sock = each.connect()
             sock.sendall(lines("CLIENT REPLY SKIP"))
-            wait_until(lambda: "client|reply" in {c["cmd"] for c in client.client_list()}, "it is executed")  # noqa: B023
+            wait_until(lambda: "client|reply" in {c["cmd"] for c in client.client_list()}, "it is executed")
             sock.sendall(ending + lines("GET a\nGET b"))
             sock.close()
-            wait_until(lambda: len(client.client_list()) == 1, "it is gone", timeout=20)  # noqa: B023
+            wait_until(lambda: len(client.client_list()) == 1, "it is gone", timeout=20)
