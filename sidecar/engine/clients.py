@@ -1,7 +1,7 @@
-"""The engine's clients as the supervisor sees them: who of them is behind which of our connections.
+"""The engine's clients as the supervisor sees them: which of our connections is which of them.
 
 Owns what only the supervisor can find out: the engine's CLIENT LIST with our rights, and which end of a Unix socket
-belongs to which of its descriptors. It knows no client of ours: the workers do.
+belongs to which descriptor of the engine. It knows none of our clients; the workers do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Body = Mapping[str, Any]
 
 
 class Engine(Protocol):
-    """What is needed of the engine."""
+    """What this module needs of the engine."""
 
     spares_by_id: bool
     child: Child | None
@@ -49,7 +49,7 @@ class EngineClients:
         self._journal = journal
 
     async def listed(self, body: Body) -> dict[str, Any]:
-        """The text of CLIENT LIST, of one client where the body has its id; or the engine's error."""
+        """The text of CLIENT LIST, for one client if the body has its id; or the engine's error."""
         words = ("ID", str(body["client"])) if "client" in body else ()
         try:
             return {"text": str(await self._call("CLIENT", "LIST", *words))}
@@ -57,10 +57,10 @@ class EngineClients:
             return {"error": str(error)}
 
     async def identified(self, body: Body) -> dict[str, Any]:
-        """Tell the workers which connections of theirs these are, by id and the engine's descriptor.
+        """Tell the workers which of these connections, by id and the engine's descriptor, are theirs.
 
-        ours: the ids of the supervisor's own; present: of those that have another end; gone: of those that have none
-        any more. Nothing where the kernel does not tell.
+        Returns ids: `ours`, the supervisor's own; `present`, with another end; `gone`, without one. Nothing where the
+        kernel doesn't tell.
         """
         child, workers, own = self._engine.child, self._workers(), self._own_inode()
         if child is None or workers is None or own is None:
@@ -82,7 +82,7 @@ class EngineClients:
         }
 
     async def spared(self, _body: Body) -> dict[str, Any]:
-        """The ids of connections that are no client's, where CLIENT KILL knows NOT-ID."""
+        """The ids of connections that belong to no client, where CLIENT KILL knows NOT-ID."""
         workers, connection = self._workers(), self._engine.connection
         if not self._engine.spares_by_id or workers is None or connection is None:
             return {"spared": []}

@@ -1,8 +1,8 @@
 """The options of CLIENT LIST and CLIENT KILL: which clients they mean.
 
-Owns reading them from the arguments, and judging by them what the engine cannot: addresses and times of clients that it
-sees on a Unix socket, and clients that have no connection to it now. It refuses nothing: what the engine would refuse,
-it gets as it came.
+Owns reading them from the arguments, and judging what the engine can't: addresses and times of clients that it sees on
+a Unix socket, and clients that have no connection to it now. It refuses nothing: what the engine would refuse reaches
+the engine as it came.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def has_ip(address: bytes, wanted: bytes) -> bool:
 
 
 class Facts(Protocol):
-    """What filters may ask of a client. flags: as CLIENT LIST shows them. `name` and below: of parked clients only."""
+    """What filters may ask about a client. flags: as CLIENT LIST shows them. From `name` on: parked clients only."""
 
     @property
     def address(self) -> bytes: ...
@@ -92,7 +92,7 @@ _OURS: dict[bytes, _Judge] = {
 """Options that the engine would judge by its Unix socket."""
 
 _OF_TIME = frozenset({b"maxage", b"idle"})
-"""Those that the engine judges rightly where there are no lanes: every client has had its connection all the time."""
+"""Those that the engine judges correctly without lanes: then every client has had its connection all the time."""
 
 _ENGINES: dict[bytes, _Judge] = {
     b"type": lambda _client, wanted: wanted.lower() == b"normal",
@@ -111,7 +111,7 @@ _ENGINES: dict[bytes, _Judge] = {
     b"not-db": lambda client, wanted: b"%d" % client.database != wanted,
     b"not-capa": lambda _client, _wanted: True,
 }
-"""Options that the engine judges, but for clients that are parked: of those we know all that it would."""
+"""Options that the engine judges, except for parked clients: about those we know everything it would."""
 
 _ALL = {**_ENGINES, **_OURS}
 
@@ -124,8 +124,8 @@ def _nobody(_client: Facts, _wanted: bytes) -> bool:
 class Filters:
     """The options of one CLIENT LIST or CLIENT KILL.
 
-    ours: those that we judge for every client; others: the rest as it came, without the ids; ids, not_ids: of ID and
-    NOT-ID, None without; values: of all options but the ids.
+    ours: the ones we judge for every client; others: the rest as it came, without ids; ids, not_ids: from ID and
+    NOT-ID, None without them; values: of all options except the ids.
     """
 
     ours: dict[bytes, bytes]
@@ -136,29 +136,29 @@ class Filters:
 
     @property
     def admits_all(self) -> bool:
-        """Whether every client is meant."""
+        """Whether no client is excluded."""
         return not self.values and self.ids is None and self.not_ids is None
 
     def admits_id(self, client_id: int) -> bool:
         return (self.ids is None or client_id in self.ids) and (self.not_ids is None or client_id not in self.not_ids)
 
     def admits(self, client: Facts) -> bool:
-        """Whether a client with a connection to the engine, which has judged it by its own options, is meant."""
+        """Whether our own options admit a client with a connection to the engine; the engine judges the others."""
         return all(_OURS[option](client, value) for option, value in self.ours.items())
 
     def admits_parked(self, client_id: int, client: Facts) -> bool:
-        """Whether a client without one is meant. None is by an option that we do not know."""
+        """Whether a client without a connection is meant. An option that we don't know admits none."""
         if not self.admits_id(client_id):
             return False
         return all(_ALL.get(option, _nobody)(client, value) for option, value in self.values.items())
 
 
 REFUSED = Filters({}, [], None, None, {b"": b""})
-"""Of arguments that the engine does not understand: they mean nobody."""
+"""For arguments that the engine doesn't understand: they mean no client."""
 
 
 def filters_of(args: Sequence[bytes], *, lanes: bool) -> Filters | None:
-    """From all arguments of the command. None when they are not what the engine understands: it says so better."""
+    """From the command's arguments. None when the engine doesn't understand them: its own error is better."""
     found = Filters({}, [], None, None, {})
     ids: list[int] | None = None
     not_ids: list[int] | None = None
@@ -191,7 +191,7 @@ def filters_of(args: Sequence[bytes], *, lanes: bool) -> Filters | None:
 
 
 def _is_understood(option: bytes, value: bytes, *, lanes: bool) -> bool:
-    """Whether an option that may be ours to judge is, with this value."""
+    """Whether an option that we may judge has a value that the engine would accept."""
     if option in (b"flags", b"not-flags"):
         return _FLAGS.issuperset(value)
     if option in _OF_TIME:

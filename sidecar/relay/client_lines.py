@@ -1,7 +1,6 @@
 """A line of CLIENT LIST, as it would be if the engine listened itself.
 
-Owns the form of the line: what the engine says with our facts in it, and the line of a client that has no connection to
-the engine now. It knows no session.
+Owns what a line says, and the line of a client that has no connection to the engine now. It knows no session.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _RESTING = {
     b"tot-net-out": b"0",
     b"tot-cmds": b"0",
 }
-"""What an engine says of a client that has rested for a minute, where it depends on nothing else."""
+"""What Valkey shows for a client that has rested for a minute, where nothing else decides it."""
 
 _DEFAULT_FIELDS = (
     b"id addr laddr fd name age idle flags capa db sub psub ssub multi watch qbuf qbuf-free argv-mem multi-mem rbs rbp "
@@ -45,7 +44,7 @@ _DEFAULT_FIELDS = (
 
 
 Shown = tuple[int, str, str, int, int, str]
-"""What the engine cannot know of a client: id, address, local address, age and idle time in seconds, last command."""
+"""What the engine can't know about a client: id, address, local address, age and idle time in seconds, last command."""
 
 
 def descriptor_of(line: bytes) -> int:
@@ -61,7 +60,7 @@ def command_shown(name: str) -> bytes:
 
 
 class Listed(NamedTuple):
-    """What filters that are ours may ask of a client with a connection to the engine: the engine judges the rest."""
+    """What our own filters may ask about a client with a connection to the engine; the engine judges the rest."""
 
     address: bytes
     local: bytes
@@ -76,9 +75,9 @@ class Listed(NamedTuple):
 
 
 def facts_in(line: bytes, shown: Shown, *, times: bool) -> Listed:
-    """Of a client of which the engine says this line.
+    """What the engine's line of a client tells filters, with what we know.
 
-    times: the engine's own age and idle time are those of one of several connections of the client.
+    times: use our age and idle time; the engine's are those of one of several connections of the client.
     """
     _, _, rest = line.partition(b" age=")
     age, _, rest = rest.partition(b" idle=")
@@ -92,17 +91,18 @@ def facts_in(line: bytes, shown: Shown, *, times: bool) -> Listed:
 
 
 class LineForm:
-    """The form of an engine's lines: which fields it has. Learnt from any of them."""
+    """The form of an engine's lines: which fields they have. Learned from any of them."""
 
     def __init__(self, line: bytes = b"") -> None:
+        self.line = line
         names = [field.partition(b"=")[0] for field in line.split(b" ") if b"=" in field] or _DEFAULT_FIELDS
         self._before = names[: names.index(b"age")]
         self._after = names[names.index(b"idle") + 1 :]
 
     def around_times(self, values: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
-        """The line of a client that has no connection to the engine now: what stands before its times, and after them.
+        """The line of a client without a connection to the engine: the parts before and after its times.
 
-        values: by the names of fields; for those that are missing, what a client has that rests.
+        values: by field name; a missing field gets the value that a resting client has.
         """
         known = {**_RESTING, **values}
         before, after = ([name + b"=" + known.get(name, b"") for name in part] for part in (self._before, self._after))

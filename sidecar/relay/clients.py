@@ -1,8 +1,8 @@
 """CLIENT commands that concern other clients, as if the engine listened itself and every client kept its connection.
 
 Owns what LIST, INFO and KILL say and mean: the engine knows the state of connections and judges what it can; addresses,
-ids, times and the clients that have no connection now are ours. So are the ids that ID, UNBLOCK, TRACKING and GETREDIR
-show and take. It never judges options of its own: what the engine would refuse, it gets as it came.
+ids, times and the clients without a connection are ours. So are the ids that ID, UNBLOCK, TRACKING and GETREDIR show
+and take. It refuses nothing itself: what the engine would refuse reaches the engine as it came.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.link import Body, Link
 from sidecar.relay.client_filters import REFUSED, Filters, filters_of, is_id
-from sidecar.relay.client_lines import LineForm, Shown, descriptor_of, facts_in
+from sidecar.relay.client_lines import Shown, descriptor_of, facts_in
 from sidecar.relay.lane_rules import without_lanes
 from sidecar.relay.line_writer import id_of, is_redirected, true_line
 from sidecar.relay.plan import Plan, encode, word
@@ -67,7 +67,7 @@ class Clients:
     # ---- LIST, INFO ------------------------------------------------------------------------------------------------
 
     def info(self, session: Session) -> Plan:
-        """CLIENT INFO: of the client that asks, whose connection the engine describes."""
+        """CLIENT INFO: the engine describes the connection of the client that asks."""
 
         def transform(reply: bytes) -> bytes:
             text = text_of(reply)
@@ -80,7 +80,7 @@ class Clients:
         return Plan(transform=transform, cosmetic=True)
 
     async def listed(self, args: list[bytes], *, prepare: bool) -> Plan:
-        """CLIENT LIST. prepare: it will not be refused anyway."""
+        """CLIENT LIST. prepare: False when the engine will refuse it anyway."""
         filters = filters_of(args, lanes=self._settings["lanes"]) or REFUSED
         if prepare:
             await self._newcomers_home()
@@ -98,8 +98,8 @@ class Clients:
     async def _list(self, text: bytes, filters: Filters, args: list[bytes]) -> bytes:
         """The text of CLIENT LIST, from the engine's."""
         lines = text.split(b"\n")[:-1]
-        if lines and self._roster.form is None:
-            self._roster.form = LineForm(lines[0])
+        if lines:
+            self._roster.learn_form(lines[0])
         homes = await self._homes(lines)
         at_home = self._roster.at_home
         times = self._settings["lanes"]
@@ -121,7 +121,8 @@ class Clients:
         if times:
             listed = {client_id for client_id, _line in found}
             found += await self._roster.parked(filters, listed)
-            for answer in await self._elsewhere("parked", {"args": _as_json(args)}):
+            form = self._roster.form.line.decode("latin-1") if self._roster.form is not None else ""
+            for answer in await self._elsewhere("parked", {"args": _as_json(args), "line": form}):
                 found += [(i, line.encode("latin-1")) for i, line in answer if i not in listed]
         if filters.ids is None:
             found.sort()
@@ -131,9 +132,9 @@ class Clients:
         return b"".join([line + b"\n" for _client_id, line in found])
 
     async def _homes(self, lines: list[bytes]) -> dict[int, Shown | None]:
-        """What is known of connections in the engine's list that are not this worker's clients'; None: no client's.
+        """What we know about connections in the engine's list that don't belong to this worker's clients.
 
-        Those that are not ours are missing.
+        None: no client's (a lane, the supervisor's, one that is gone). Connections that aren't ours are missing.
         """
         roster = self._roster
         connections = {id_of(line): line for line in lines}
@@ -147,7 +148,7 @@ class Clients:
         return found
 
     async def _known(self) -> dict[int, Shown | None]:
-        """The same, of those that were identified before."""
+        """The same, for those that have been identified before."""
         found: dict[int, Shown | None] = dict.fromkeys([*self._roster.ours, *self._roster.lanes])
         for answer in await self._elsewhere("homes"):
             found.update({int(engine_id): tuple(shown) for engine_id, shown in answer["homes"].items()})
@@ -155,14 +156,14 @@ class Clients:
         return found
 
     async def _identify(self, lines: list[bytes]) -> tuple[set[int], set[int]]:
-        """Have every worker learn which of these connections are its clients'. Which are gone, and which are there."""
+        """Tell every worker which of these connections are its own. Returns the ids that are gone, then the others."""
         connections = [(id_of(line), descriptor_of(line)) for line in lines]
         answer = await self._link.request("identify", {"clients": connections})
         self._roster.ours.update(answer.get("ours", ()))
         return set(answer.get("gone", ())), set(answer.get("present", ()))
 
     async def _true_redirection(self, line: bytes) -> bytes:
-        """Tracking that goes to another client shows the id by which that one is known."""
+        """Show the id by which the client is known that gets this one's invalidations."""
         match = _REDIRECTED.search(line)
         if match is None:
             return line
@@ -171,9 +172,9 @@ class Clients:
     # ---- KILL ------------------------------------------------------------------------------------------------------
 
     def killed(self, args: list[bytes], *, trusted: bool) -> Awaitable[Plan | None] | None:
-        """CLIENT KILL in either form; None: the engine knows whom it means.
+        """CLIENT KILL in either form; None: the engine gets it as it came.
 
-        trusted: the engine takes more than ten arguments from this client, as it has authenticated or need not.
+        trusted: the client has authenticated or need not, so the engine takes more than ten arguments from it.
         """
         if len(args) == 3:
             return self._kill_address(args)
@@ -204,7 +205,7 @@ class Clients:
     async def _also_parked(
         self, args: list[bytes], filters: Filters, before: Callable[[bytes], Any] | None = None
     ) -> Callable[[bytes], Awaitable[bytes]]:
-        """When the engine has done its part: close who is meant and has no connection to it."""
+        """After the engine has done its part: close the clients without a connection that are meant."""
         chosen = await self._roster.meant(filters)
 
         async def transform(reply: bytes) -> bytes:
@@ -212,7 +213,7 @@ class Clients:
                 before(reply)
             if reply[:1] != b":":
                 return reply
-            # Who has come home meanwhile was meant all the same.
+            # A client that has reopened its connection meanwhile was meant, too.
             meant = dict.fromkeys([*chosen, *await self._roster.meant(filters)])
             count = int(reply[1:]) + self._roster.kill([session for session in meant if not session.closed])
             count += sum(await self._elsewhere("kill_parked", {"args": _as_json(args), "most": None}))
@@ -242,9 +243,9 @@ class Clients:
         return Plan(request, transform)
 
     async def _engine_ids(self, filters: Filters) -> tuple[list[int], str]:
-        """The engine's ids of its connections that are meant by the filters that are ours, and by the ids.
+        """The engine's ids of the connections that our own filters and the ids admit.
 
-        Or why they are not known: we must not answer then that there is nobody.
+        Or the reason why they aren't known: then we must not answer that there is nobody.
         """
         answer = await self._link.request("list_clients")
         if answer.get("error"):
@@ -266,7 +267,7 @@ class Clients:
         return found, ""
 
     def users_deleted(self, args: list[bytes]) -> Plan:
-        """ACL DELUSER: the engine closes the connections of who is logged in as one of them; we, who has none."""
+        """ACL DELUSER: the engine closes these users' connections; we close their clients without one."""
         users = [name.decode("latin-1") for name in args[2:]]
 
         async def transform(reply: bytes) -> bytes:
@@ -296,7 +297,7 @@ class Clients:
         return Plan(encode([*args[:2], b"%d" % (places[client_id] or _NOBODYS_ID), *args[3:]]))
 
     async def tracked(self, args: list[bytes]) -> Plan | None:
-        """CLIENT TRACKING: where its messages go to another client, that one keeps its connection from now on."""
+        """CLIENT TRACKING: a client that another one's invalidations go to keeps its connection from now on."""
         pairs = enumerate(itertools.pairwise(args), 1)
         at = next((i for i, (option, value) in pairs if i > 3 and word(option) == b"redirect" and is_id(value)), 0)
         if not at:
@@ -308,7 +309,7 @@ class Clients:
         return Plan(encode([*args[:at], b"%d" % place, *args[at + 1 :]]))
 
     async def _kept(self, client_id: int) -> int:
-        """Have the client with this id keep its connection. The engine's id of it, 0: it is nobody's that is known."""
+        """Have the client with this id keep its connection. Returns the engine's id; 0: no client of ours has it."""
         if place := await self._keep(client_id):
             return place
         answer = await self._link.request("list_clients", {"client": client_id})
@@ -331,7 +332,7 @@ class Clients:
         return reply[: match.start(2)] + b"%d" % await self._name(int(match[2])) + reply[match.end(2) :]
 
     async def _places(self, ids: list[int]) -> dict[int, int]:
-        """Where the engine knows clients by other ids than everybody else does: see Roster.places."""
+        """Which clients have another id in the engine than the one they are known by: see Roster.places."""
         if not ids:
             return {}
         found = self._roster.places(ids)
@@ -340,7 +341,7 @@ class Clients:
         return found
 
     async def _name(self, engine_id: int) -> int:
-        """The id by which the client with this connection is known."""
+        """The id by which the client with this engine id is known."""
         found = self._roster.names([engine_id])
         for answer in await self._elsewhere("names", {"ids": [engine_id]}) if not found else []:
             found.update({int(i): name for i, name in answer.items()})
@@ -353,7 +354,7 @@ class Clients:
         await self._elsewhere("newcomers")
 
     async def _elsewhere(self, what: str, body: Body | None = None) -> list[Any]:
-        """What the rosters of the other workers answer, those that do in time."""
+        """The answers of the other workers' rosters, as far as they come in time."""
         if self._settings["workers"] == 1:
             return []
         answer = await self._link.request("elsewhere", {"what": what, **(body or {})})
@@ -365,7 +366,7 @@ def _as_json(args: list[bytes]) -> list[str]:
 
 
 def _as_listed(line: bytes) -> Shown:
-    """A connection to the engine that is not ours is what the engine says."""
+    """What the engine says about a connection that isn't ours."""
     words = dict(word.partition(b"=")[::2] for word in line.split(b" "))
     return id_of(line), words.get(b"addr", b"").decode(), words.get(b"laddr", b"").decode(), 0, 0, ""
 

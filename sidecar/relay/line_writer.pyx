@@ -1,6 +1,6 @@
-"""Writes the lines of CLIENT LIST, of which there may be ten thousand: while one is written no command goes on.
+"""Writes the lines of CLIENT LIST. There may be ten thousand of them, and no command moves while they are written.
 
-Owns the joining of what the engine says of a client with what we know of it. It knows no session, and no filter.
+Owns joining what the engine says about a client with what we know about it. It knows no session and no filter.
 """
 
 from libc.stdio cimport snprintf
@@ -74,9 +74,9 @@ def is_redirected(bytes line not None):
 
 
 def true_line(bytes line not None, shown, bint times):
-    """The engine's line of a client with what we know of it, a client_lines.Shown.
+    """The engine's line of a client with what we know about it, a client_lines.Shown.
 
-    times: the engine's own age, idle time and command are those of one of several connections of the client.
+    times: use our age, idle time and command; the engine's are those of one of several connections of the client.
     """
     cdef long long client_id, age_s, idle_s
     cdef bytes address, local, command
@@ -138,7 +138,7 @@ def true_line(bytes line not None, shown, bint times):
 
 
 cdef bytes aged_line(bytes head, long long age_s, long long idle_s, bytes tail):
-    """A line of which all but the times is known: [head] age= idle= [tail]."""
+    """A line whose other fields are ready: [head] age= idle= [tail]."""
     cdef char* out
     _need(NUMBERS_MOST + len(head) + len(tail))
     out = _put_bytes(_buffer, head)

@@ -1,8 +1,8 @@
 """The clients of one worker, for commands that concern those of all workers.
 
-Owns what this worker knows of its clients that the engine does not: which connection is whose, who has none now, and
-the ids that clients keep while their connections change. It asks nobody; `clients.py` asks it, and the other workers do
-over the link.
+Owns what this worker knows about its clients and the engine doesn't: which connection belongs to whom, which clients
+have none now, and the ids that clients keep while their connections change. It asks nobody; `clients.py` asks it, and
+other workers do over the link.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from sidecar.relay.shared import Relay
 
 SLICE = 2048
-"""Clients that are described before others are served: some milliseconds.
+"""How many clients are described before others are served: a few milliseconds.
 
-Every slice delays all clients that are waiting just then. So a few long ones cost the 99th percentile less than many
-short ones do; Valkey itself lists all clients at one stretch.
+Each slice delays every client that is waiting at that moment, so a few long slices hurt the 99th percentile less than
+many short ones. Valkey itself lists all clients in one go.
 """
 
 NOWHERE = 0
-"""Stands for the engine's id of a client that has no connection to it now."""
+"""Stands for the engine's id of a client that has no connection to the engine now."""
 
 
 class _Parked:
-    """What filters may ask of a client that has no connection to the engine now."""
+    """What filters may ask about a client that has no connection to the engine now."""
 
     __slots__ = ("_made", "_session")
 
@@ -82,20 +82,21 @@ class _Parked:
 
 
 _NEW = Attributes()
+_USUAL_FORM = LineForm()
 
 
 class Roster:
-    """Of the sessions of this relay. settings is the live dict of the worker's settings."""
+    """The sessions of one relay. settings is the live dict of the worker's settings."""
 
     def __init__(self, relay: Relay, settings: Body) -> None:
         self._relay = relay
         self._settings = settings
         self.form: LineForm | None = None
-        """Of the engine's lines, None before one was seen."""
+        """The form of the engine's lines; None until one has been seen."""
         self.ours: set[int] = set()
-        """The engine's ids of the supervisor's connections."""
+        """The engine's ids of the supervisor's own connections."""
         self.strangers: set[int] = set()
-        """Its ids of connections that are not ours."""
+        """The engine's ids of connections that aren't ours."""
         self._kinds: dict[str, Callable[[Body], Any]] = {
             "newcomers": self._newcomers,
             "identified": self._identified,
@@ -109,11 +110,16 @@ class Roster:
         }
 
     async def answer(self, what: str, body: Body) -> dict[str, Any]:
-        """To another worker, or the supervisor: see the methods of these names. All of JSON's types."""
+        """The answer to another worker or the supervisor, in JSON's types: see the methods of these names."""
         return {"is": await self._kinds[what](body)}
 
+    def learn_form(self, line: bytes) -> None:
+        """A line of the engine's, "" for none."""
+        if line and self.form is None:
+            self.form = LineForm(line)
+
     def forget(self) -> None:
-        """The engine starts anew, and with it its ids."""
+        """The engine restarts, and its ids start over."""
         self.form = None
         self.ours.clear()
         self.strangers.clear()
@@ -121,11 +127,11 @@ class Roster:
     # ---- connections -----------------------------------------------------------------------------------------------
 
     async def bring_home(self, sessions: Iterable[Session]) -> None:
-        """These get their own connections to the engine, at most two seconds long."""
+        """Open connections to the engine for these sessions. Takes at most two seconds."""
         await self._relay.bring_home(list(sessions))
 
     async def bring_users_home(self, users: Sequence[str] | None, *, keep: bool) -> dict[str, Any]:
-        """The same for who is logged in as one of these users, None: for everybody. keep: for always."""
+        """The same for clients logged in as one of these users; None means everyone. keep: never close them again."""
         names = None if users is None else {user.encode("latin-1") for user in users}
         sessions = [session for session in self._relay.sessions if names is None or session.user in names]
         if keep:
@@ -135,15 +141,15 @@ class Roster:
         return {}
 
     async def newcomers(self) -> None:
-        """Who has never had a connection to the engine gets one: it is a client of its, and has an id, from then on."""
+        """Open a connection for each client that never had one: from then on the engine lists it, and it has an id."""
         newcomers = [session for session in self._relay.sessions if session.newcomer]
-        await self.bring_home(sorted(newcomers, key=lambda session: session.connected_ns))  # so are their ids
+        await self.bring_home(sorted(newcomers, key=lambda session: session.connected_ns))  # ids follow
 
     async def _newcomers(self, _body: Body) -> None:
         await self.newcomers()
 
     async def identified(self, ids: Mapping[str, int]) -> None:
-        """The engine's ids of connections, by the inodes of our ends."""
+        """Learn the engine's ids of connections, by the inodes of our ends."""
         unknown = [s for s in self._relay.sessions if s.connected and not s.engine_id]
         for i, session in enumerate(unknown):
             if found := ids.get(str(session.upstream_inode)):
@@ -165,21 +171,21 @@ class Roster:
 
     @property
     def at_home(self) -> Mapping[int, Session]:
-        """Our clients with a connection to the engine, by its id there, as far as that is known."""
+        """Our clients whose connection to the engine has a known id, by that id."""
         return self._relay.by_engine_id
 
     async def _homes(self, _body: Body) -> dict[str, Any]:
-        """Of all that are known, by the engine's id; and the lanes."""
+        """What `shown` says about each of them, by the engine's id; and the lanes."""
         homes = {str(engine_id): s.shown() for engine_id, s in self._relay.by_engine_id.items()}
         return {"homes": homes, "lanes": self.lanes}
 
     async def parked(self, filters: Filters, but: frozenset[int] | set[int]) -> list[tuple[int, bytes]]:
-        """Id and line of every client of ours that has no connection to the engine now and is meant by the filters.
+        """Id and line of each client without a connection to the engine that the filters admit.
 
         but: ids of clients whose new connection is in the engine's list already.
         """
         found: list[tuple[int, bytes]] = []
-        form = self.form = self.form or LineForm()
+        form = self.form or _USUAL_FORM
         for i, (client_id, session) in enumerate(self._candidates(filters)):
             if i % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
@@ -190,31 +196,32 @@ class Roster:
         return found
 
     def _candidates(self, filters: Filters) -> list[tuple[int, Session]]:
-        """Who has been parked before, and may be meant."""
+        """Clients that have been parked before, and that the filters may admit."""
         known = self._relay.by_first_id
         if filters.ids is None:
             return list(known.items())
         return [(client_id, known[client_id]) for client_id in dict.fromkeys(filters.ids) if client_id in known]
 
     async def _parked(self, body: Body) -> list[tuple[int, str]]:
+        self.learn_form(body["line"].encode("latin-1"))
         found = await self.parked(self._filters(body), frozenset())
         return [(client_id, line.decode("latin-1")) for client_id, line in found]
 
     def _filters(self, body: Body) -> Filters:
         args = [argument.encode("latin-1") for argument in body["args"]]
         filters = filters_of(args, lanes=self._settings["lanes"])
-        assert filters is not None  # who asks has found that it is none
+        assert filters is not None  # the worker that asks has read them already
         return filters
 
     # ---- ends ------------------------------------------------------------------------------------------------------
 
     async def meant(self, filters: Filters) -> list[Session]:
-        """Who has no connection to the engine now and is meant by the filters."""
+        """Clients without a connection to the engine that the filters admit."""
         found = []
         for i, (client_id, session) in enumerate(self._candidates(filters)):
             if i % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
-            if session.parked and filters.admits_parked(client_id, _Parked(session)):
+            if not session.connected and filters.admits_parked(client_id, _Parked(session)):
                 found.append(session)
         return found
 
@@ -222,16 +229,16 @@ class Roster:
         return self.kill(await self.meant(self._filters(body)), body["most"])
 
     def kill(self, sessions: Sequence[Session], most: int | None = None) -> int:
-        """Close these, `most` at most. How many."""
+        """Close these sessions, at most `most`. Returns how many."""
         chosen = sessions[:most]
         for session in chosen:
             session.close()
         return len(chosen)
 
     def kill_users(self, users: Iterable[str]) -> None:
-        """Close who is logged in as one of these users and has no connection that the engine closes."""
+        """Close clients that are logged in as one of these users and have no connection that the engine would close."""
         names = {user.encode("latin-1") for user in users}
-        self.kill([s for s in self._relay.by_first_id.values() if s.parked and s.user in names])
+        self.kill([s for s in self._relay.by_first_id.values() if not s.connected and s.user in names])
 
     async def _kill_users(self, body: Body) -> None:
         self.kill_users(body["users"])
@@ -239,10 +246,10 @@ class Roster:
     # ---- ids -------------------------------------------------------------------------------------------------------
 
     def places(self, ids: Iterable[int]) -> dict[int, int]:
-        """The engine's present id of each client of ours that is known by one of these ids, as far as it is another.
+        """The engine's present ids of our clients that are known by one of these ids, where they differ.
 
-        NOWHERE: it has no connection to the engine now; or the id is the engine's of a connection that took another
-        one's place or carries several clients' commands, and no client's.
+        NOWHERE: the client has no connection to the engine now; or no client has the id, because it belongs to a
+        reopened connection, a lane or the supervisor.
         """
         relay = self._relay
         lanes = set(self.lanes)
@@ -262,7 +269,7 @@ class Roster:
         return {str(client_id): place for client_id, place in self.places(body["ids"]).items()}
 
     def names(self, engine_ids: Iterable[int]) -> dict[int, int]:
-        """The other way round: by which id a client of ours is known that has one of these to the engine now."""
+        """The reverse: the ids by which clients are known that have one of these engine ids now."""
         sessions = {engine_id: self._relay.by_engine_id.get(engine_id) for engine_id in engine_ids}
         return {engine_id: session.client_id for engine_id, session in sessions.items() if session is not None}
 
@@ -270,7 +277,7 @@ class Roster:
         return {str(engine_id): name for engine_id, name in self.names(body["ids"]).items()}
 
     async def keep(self, client_id: int) -> int:
-        """The client with this id gets its own connection to the engine and keeps it. The engine's id; 0: not ours."""
+        """Give the client with this id a connection to the engine that stays. Returns the engine's id; 0: not ours."""
         session = self._relay.by_first_id.get(client_id) or self._relay.by_engine_id.get(client_id)
         if session is None or session.client_id != client_id:
             return 0
