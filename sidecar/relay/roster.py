@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sidecar.relay.session import Session
     from sidecar.relay.shared import Relay
 
-SLICE = 2048
+SLICE = 5000
 """How many clients are described before others are served: a few milliseconds.
 
 Each slice delays every client that is waiting at that moment, so a few long slices hurt the 99th percentile less than
