@@ -20,6 +20,8 @@ _ROOT = Path(__file__).parents[3]
 _SESSIONS = 400
 _GROWTH_BYTES = 400_000
 """Less than a third of what so many sessions took when they waited."""
+_BATCHES = 4
+"""Many sessions at a time may raise the heap once; sessions that stay raise it every time."""
 
 # Python imports a module of this name first: the worker has no garbage collector.
 _NO_COLLECTOR = """
@@ -114,10 +116,18 @@ def test_sessions_that_end_leave_no_memory(
         receive(other, b"\r\n")
     for _ in range(100):
         visit(tls)
-    before = memory(server.worker.pid).rss
-    for _ in range(_SESSIONS):
-        visit(tls)
-    wait_until(lambda: memory(server.worker.pid).rss - before < _GROWTH_BYTES, "they leave no memory")
+    worker = server.worker.pid
+    growths = []
+    for _ in range(_BATCHES):
+        before = memory(worker).rss
+        for _ in range(_SESSIONS):
+            visit(tls)
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: memory(worker).rss - before < _GROWTH_BYTES, "they leave no memory", timeout=5)  # noqa: B023
+        growths.append(memory(worker).rss - before)
+        if growths[-1] < _GROWTH_BYTES:
+            return
+    raise AssertionError(f"{_SESSIONS} sessions left so many bytes each time: {growths}")
 
 
 @pytest.fixture
