@@ -18,7 +18,7 @@ _SLOT = struct.Struct("=q")
 _ROW = struct.Struct(f"={MOST_WORKERS}q")
 _CLIENTS, _REJECTED, _RECEIVED, _UNMATCHED = (row * _ROW.size for row in range(4))
 _CLEARED = 4 * _ROW.size
-"""One slot, written by whoever clears: when that was."""
+"""One slot: when the counts were last cleared. The process that clears them writes it."""
 _BYTES = _CLEARED + _SLOT.size
 
 

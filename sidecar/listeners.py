@@ -47,7 +47,7 @@ class Listener:
     inode: int = 0
 
     def describe(self) -> dict[str, str]:
-        """The form in which the workers are told. Valkey shows the path of a Unix socket as it was given."""
+        """What the workers are told about it. Valkey shows the path of a Unix socket as it was given."""
         return {"transport": self.transport, "address": self.given if self.transport == "unix" else self.address}
 
     @property

@@ -24,7 +24,7 @@ from sidecar.processes import Child
 from sidecar.witness import Entry, Question, answer, arguments, request_size
 
 POLL_S = 5.0
-# A worker asks about a slow command as soon as it has the reply: whoever is asked about was asked about by then.
+# A worker asks about a slow command as soon as it has the reply, so no question about an older one can still come.
 _HOLD_S = 1.0
 # Between two looks that workers ask for.
 _ASKED_APART_S = 0.05
@@ -143,7 +143,7 @@ class SlowLog:
     async def _look_soon(self) -> bool:
         """Whether the engine's log of slow commands was read whole."""
         await asyncio.sleep(_ASKED_APART_S)
-        self._asked = None  # whoever asks from now on needs another look
+        self._asked = None  # a question from now on needs another look
         return await self._look(self._kinds_of(_SLOW))
 
     async def _logs_from(self, slow_ns: int) -> bool:

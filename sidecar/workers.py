@@ -142,7 +142,7 @@ class Workers:
     async def ask(
         self, kind: str, body: Mapping[str, Any], within_s: float, but: Worker | None = None
     ) -> list[dict[str, Any]]:
-        """The answers to a request by all who answer in time. but: one who is not asked."""
+        """The answers to a request that come in time. but: a worker that is not asked."""
         others = [worker for worker in self._workers.values() if worker is not but and worker.ready]
         links = [worker.link for worker in others if worker.link is not None]
         asked = (link.request(kind, dict(body), timeout=within_s) for link in links)

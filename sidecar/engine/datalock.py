@@ -26,7 +26,7 @@ _LOOK_AGAIN_S = 0.1
 
 
 class FolderTakenError(Exception):
-    """Another server with persistence works in this folder. holder: as people are told who it is, "" if unknown."""
+    """Another server with persistence works in this folder. holder: its description for people, "" if unknown."""
 
     def __init__(self, folder: str, holder: str, waited_s: float = 0.0) -> None:
         self.folder = Path(folder).resolve()

@@ -44,13 +44,13 @@ cdef class Requests(Routed):
     """A session frames its requests and hands over those that are meant here."""
 
     cdef bint _halts(self, const char* start, const char* end) except -1:
-        """Whether a request that must be seen whole goes no further now: by a header of it the engine refuses it (`held_back`), or may (HOLD)."""
+        """Whether a request that must be seen whole goes no further now: a header makes the engine refuse it (`held_back`), or may (HOLD)."""
         cdef RequestFramer framer = self.requests
         cdef Py_ssize_t at = self._refused_at(start, end)
         cdef bint ends_wrongly = framer.event == MORE and framer.odd and framer.inspected() and (self.relay.strict or not framer.naming)
         if self.doubted:
             if self.client.paused & HOLD:
-                framer.reset()                 # it is taken anew then
+                framer.reset()                 # the request is framed again then
             return self.client.paused & HOLD
         if at == 0 and not ends_wrongly:
             return False
@@ -61,11 +61,11 @@ cdef class Requests(Routed):
         return True
 
     cdef Py_ssize_t _refused_at(self, const char* start, const char* end) except -1:
-        """Behind how many bytes of this request a header ends after which no more of it passes; 0: there is none.
+        """Where the header ends that nothing of this request may follow, in bytes from its start; 0: there is no such header.
 
-        Such a header shows an argument that is too large for us: for the engine, too, or it waits for the rest (`awaited`). Or it is one that the
-        engine refuses to who has not logged in. Where it has not said whether the client must, the request is `doubted`, and the client waits; unless a
-        call of its waits by nature, for it may leave meanwhile.
+        The header announces an argument that is too large for us; the engine refuses it too, or waits for the rest (`awaited`). Or the engine refuses
+        it before login. If the engine hasn't said yet whether the client must log in, the request is `doubted` and the client waits, unless one of its
+        calls waits by nature: the client may leave meanwhile.
         """
         cdef HomeRoute route = self.route
         cdef RequestFramer framer = self.requests

@@ -262,7 +262,7 @@ class Worker:
         self._answer_later(body, self._roster.answer(body["what"], body))
 
     def _on_booked(self, body: Body, _fds: list[int]) -> None:
-        """Replies that are large only because the engine counts what it had pushed before; each is told once."""
+        """Replies that are large only because the engine counts what it had pushed before; each is reported once."""
         booked: list[tuple[str, int]] = []
         if self._relay is not None:
             booked = list(self._relay.booked)

@@ -150,7 +150,7 @@ def _cleared(before: Info, now: Info) -> bool:
     reset = _call(now, "config|resetstat")
     if reset is not None and reset != _call(before, "config|resetstat"):
         return True
-    # A module that is loaded anew begins with commands that nobody has called.
+    # The commands of a reloaded module start without any calls.
     modules_kept = _call(before, "module|unload") == _call(now, "module|unload")
     return any(new < old for old, new in _pairs(before, now, records=modules_kept))
 
