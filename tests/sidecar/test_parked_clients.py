@@ -70,7 +70,7 @@ def hello(sock: socket.socket, protocol: str = "") -> str:
 
 
 def test_being_listed_makes_no_idle_client_active(server: Server, bare: Server) -> None:
-    scene, sock = parked(server)
+    scene, sock = parked(server, "SELECT 3")
     scene.engine.close()
     beside, beside_asks = connect(bare), connect(bare)
     assert ask(sock, "PING") == ask(beside, "PING") == b"+PONG\r\n"
@@ -87,7 +87,7 @@ def test_being_listed_makes_no_idle_client_active(server: Server, bare: Server) 
 
 def test_a_monitor_that_lists_clients_keeps_none_from_its_timeout(start: Start) -> None:
     server = start(*ARGUMENTS, "--timeout", "4")
-    scene, sock = parked(server)
+    scene, sock = parked(server, "SELECT 3")
     closed = []
 
     def is_closed() -> bool:
@@ -199,8 +199,9 @@ def test_the_number_of_a_reopened_connection_is_no_clients_id(server: Server) ->
 
 
 def test_a_blocked_client_is_unblocked_by_its_first_id(server: Server) -> None:
-    scene, sock = parked(server)
-    first = scene.id_of(sock)
+    scene, sock = Scene(server), connect(server)
+    first = hello(sock)
+    scene.park()
     for how, answer in (("", b"*-1\r\n"), ("ERROR", b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n")):
         say(sock, "BLPOP nosuch 0")
         wait_until(lambda: b"blocked_clients:1" in ask(scene.asking, "INFO clients"), "it waits")
@@ -209,8 +210,9 @@ def test_a_blocked_client_is_unblocked_by_its_first_id(server: Server) -> None:
 
 
 def test_caches_of_a_client_that_was_parked_do_not_go_stale(server: Server) -> None:
-    scene, target = parked(server)
-    first = scene.id_of(target)
+    scene, target = Scene(server), connect(server)
+    first = hello(target)
+    scene.park()
     caching = connect(server)
     assert ask(caching, f"CLIENT TRACKING ON REDIRECT {first}") == b"+OK\r\n"
     assert ask(caching, "CLIENT GETREDIR") == f":{first}\r\n".encode()
